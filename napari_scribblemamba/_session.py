@@ -1,0 +1,267 @@
+"""Session: what the plugin is doing (idle, training, stopping, predicting, ...). It owns the Run and the Model; no Qt here.
+
+Work is a generator of events that `run_in_background` drains in a thread; its callbacks come back on the caller's
+thread. Every piece of work has a generation number: what arrives late from an older one is dropped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+import numpy as np
+from psygnal import Signal
+
+if TYPE_CHECKING:
+    from trainer import Config, Model, Progress, Run, Sample
+
+Result = TypeVar("Result")
+State = Literal["idle", "training", "stopping", "predicting", "saving", "loading"]
+LOOK_EVERY = 0.5  # seconds between two predictions while training
+LOOK_SHARE = 0.2  # of the time, at most, goes into looking instead of learning
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What the networks see in one slice of an image, or in all of it."""
+
+    image: str  # the sample's name
+    index: int | None  # slice along the first axis; None: all of the image
+    labels: dict[str, np.ndarray]  # network or "ensemble" -> uint8 classes (H, W), or (*space) where index is None
+    source: str  # for people: "propagated strokes", "ensemble of 3 networks"
+    fraction: float = 1.0  # how much of the whole is predicted, 0..1; 1 also while training
+
+
+def make_run(samples: Sequence[Sample], config: Config, classes: Sequence[str]) -> Run:
+    from trainer import Run  # imports torch: seconds, so only here, in the background
+
+    return Run(samples, config, classes)
+
+
+def load_model(folder: Path) -> Model:
+    from trainer import Model
+
+    return Model.load(folder)
+
+
+class Session:
+    """One person's work on some images; `run_in_background` is that of `_worker.py`, or a test's."""
+
+    state_changed = Signal(str)
+    progressed = Signal(object)  # Progress
+    predicted = Signal(object)  # Prediction
+    model_changed = Signal(object)  # Model
+    saved = Signal(object)  # Path
+    failed = Signal(Exception)
+
+    def __init__(
+        self,
+        run_in_background: Callable[..., None],
+        make_run: Callable[[Sequence[Sample], Config, Sequence[str]], Run] = make_run,
+        load_model: Callable[[Path], Model] = load_model,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.state: State = "idle"
+        self.model: Model | None = None
+        self.visible: tuple[str, int | None] = (
+            "",
+            None,
+        )  # (sample, slice) in view; set by the window, read in the thread
+        self._run: Run | None = None
+        self._generation = 0
+        self._run_in_background, self._make_run, self._load_model = run_in_background, make_run, load_model
+        self._clock = clock
+
+    # what the person asks for ---------------------------------------------------------------------------------------
+
+    def train(self, samples: Sequence[Sample], classes: Sequence[str], config: Config) -> None:
+        """Train on these samples, then predict them whole. Errors, those of the checks too, arrive as `failed`."""
+
+        def done(model: Model | None) -> None:
+            stopped = self.state == "stopping"
+            self._finish()
+            if model is not None:
+                self._set_model(model)
+                if not stopped:  # who presses Stop wants quiet
+                    self.predict(samples)
+
+        self._begin("training", self._training(samples, classes, config), done)
+
+    def stop(self) -> None:
+        """End the training after the current step and keep its model; or end the prediction."""
+        if self.state == "training":
+            self._set_state("stopping")
+            if self._run is not None:
+                self._run.stop()
+        elif self.state == "predicting":
+            self._generation += 1
+            self._set_state("idle")
+
+    def predict(self, samples: Sequence[Sample]) -> None:
+        """Every slice of the samples, the nearest to the visible one first."""
+        if self.model is None:
+            raise ValueError("there is no model yet; train one or load a run")
+        self._begin("predicting", self._predicting(self.model, samples, self._generation + 1), lambda _: self._finish())
+
+    def save(self, folder: Path) -> None:
+        """Write the model as a run folder."""
+        if self.model is None:
+            raise ValueError("there is no model yet; train one before saving it")
+        self._write(folder, self.model.save)
+
+    def export(self, folder: Path, samples: Sequence[Sample], classes: Sequence[str]) -> None:
+        """Write images and strokes as a dataset that `python -m trainer.fit` (and nnU-Net) reads."""
+        from trainer.dataset import check_strokes, save_dataset
+
+        def write(folder: Path) -> None:
+            check_strokes(samples, classes)
+            save_dataset(folder, samples, classes)
+
+        self._write(folder, write)
+
+    def load(self, folder: Path) -> None:
+        """Take up the model of a run folder."""
+
+        def done(model: Model) -> None:
+            self._finish()
+            self._set_model(model)
+
+        self._begin("loading", _once(lambda: self._load_model(folder)), done)
+
+    def close(self) -> None:
+        """The window goes away: end everything, tell nobody."""
+        self._generation += 1
+        if self._run is not None:
+            self._run.stop()
+
+    # how it is done -------------------------------------------------------------------------------------------------
+
+    def _training(
+        self, samples: Sequence[Sample], classes: Sequence[str], config: Config
+    ) -> Generator[Progress | Prediction, None, Model | None]:
+        """In the thread: train, and look at a slice now and then. Gives the model, None where nothing was learnt."""
+        from trainer.dataset import check_image, check_strokes
+
+        generation = self._generation
+        for sample in samples:
+            check_image(sample.image, sample.name)
+        check_strokes(samples, classes)
+        run = self._make_run(samples, config, classes)
+        self._run = run
+        if self.state == "stopping" or generation != self._generation:  # Stop was pressed while the run was being made
+            run.stop()
+
+        iteration, due = 0, 0.0
+        looks: Iterator[Prediction] | None = None
+        for progress in run:
+            iteration = progress.iteration
+            yield progress
+            if iteration == 0:
+                yield from _first_overlays(run.teachers)
+            elif self.state == "training" and self._clock() >= due:
+                looks = looks or self._looks(run.model, samples)
+                start = self._clock()
+                yield next(looks)
+                due = start + max(LOOK_EVERY, (self._clock() - start) / LOOK_SHARE)
+        return run.model if iteration else None
+
+    def _looks(self, model: Model, samples: Sequence[Sample]) -> Iterator[Prediction]:
+        """Without end: the slice in view every other time, between them the one that was not seen for longest."""
+        pieces = _pieces(samples)
+        seen = [-1] * len(pieces)
+        last = None
+        for turn in range(2**63):
+            nearest = min(range(len(pieces)), key=lambda i: self._distance(*pieces[i]))
+            oldest = min(range(len(pieces)), key=lambda i: (seen[i], self._distance(*pieces[i])))
+            last = nearest if last != nearest else oldest
+            seen[last] = turn
+            yield predict_piece(model, *pieces[last])
+
+    def _predicting(
+        self, model: Model, samples: Sequence[Sample], generation: int
+    ) -> Generator[Prediction, None, None]:
+        pieces = _pieces(samples)
+        total = len(pieces)
+        while pieces and generation == self._generation:
+            nearest = min(pieces, key=lambda piece: self._distance(*piece))
+            pieces.remove(nearest)
+            yield predict_piece(model, *nearest, fraction=1 - len(pieces) / total)
+
+    def _distance(self, sample: Sample, index: int | None) -> float:
+        """Slices between this one and the one in view."""
+        name, visible = self.visible
+        if sample.name != name:
+            return np.inf
+        return abs((index or 0) - (visible or 0))
+
+    def _write(self, folder: Path, write: Callable[[Path], None]) -> None:
+        def done(_: None) -> None:
+            self._finish()
+            self.saved.emit(folder)
+
+        self._begin("saving", _once(lambda: write(folder)), done)
+
+    def _begin(self, state: State, events: Generator, done: Callable) -> None:
+        if self.state not in ("idle", "predicting"):
+            raise ValueError(f"still {self.state}; wait until it is done")
+        self._generation += 1
+        generation = self._generation
+
+        def current(callback: Callable[[object], None]) -> Callable[[object], None]:
+            return lambda value: callback(value) if generation == self._generation else None
+
+        self._set_state(state)
+        self._run_in_background(
+            events, on_event=current(self._on_event), on_done=current(done), on_error=current(self._on_error)
+        )
+
+    def _on_event(self, event: Progress | Prediction) -> None:
+        (self.predicted if isinstance(event, Prediction) else self.progressed).emit(event)
+
+    def _on_error(self, error: Exception) -> None:
+        self._finish()
+        self.failed.emit(error)
+
+    def _finish(self) -> None:
+        self._run = None
+        self._set_state("idle")
+
+    def _set_model(self, model: Model) -> None:
+        self.model = model
+        self.model_changed.emit(model)
+
+    def _set_state(self, state: State) -> None:
+        self.state = state
+        self.state_changed.emit(state)
+
+
+def predict_piece(model: Model, sample: Sample, index: int | None, fraction: float = 1.0) -> Prediction:
+    """The classes that each network and the ensemble see in one slice of a stack, or in a 2-D image."""
+    image = sample.image if index is None else sample.image[:, index]  # (C, H, W)
+    probabilities = model.probabilities(image, sample.spacing[-2:])  # each (K, H, W)
+    labels = {name: p.argmax(0).astype(np.uint8) for name, p in probabilities.items()}
+    source = f"ensemble of {len(model.names)} networks" if len(model.names) > 1 else model.names[0]
+    return Prediction(sample.name, index, labels, source, fraction)
+
+
+def _first_overlays(teachers: dict[str, np.ndarray]) -> Iterator[Prediction]:
+    for name, probabilities in teachers.items():  # (K, *space)
+        labels = {"ensemble": probabilities.argmax(0).astype(np.uint8)}
+        yield Prediction(name, None, labels, "propagated strokes")
+
+
+def _pieces(samples: Sequence[Sample]) -> list[tuple[Sample, int | None]]:
+    """(sample, slice) for every slice; a 2-D image is one piece, its slice None."""
+    return [
+        (sample, index)
+        for sample in samples
+        for index in (range(sample.image.shape[1]) if sample.image.ndim == 4 else [None])
+    ]
+
+
+def _once(work: Callable[[], Result]) -> Generator[None, None, Result]:
+    return work()
+    yield  # makes it a generator, one without events

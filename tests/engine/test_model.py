@@ -1,0 +1,183 @@
+"""A model comes back from its folder as it was; damaged or foreign files are refused in words."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from toys import CLASSES, QUICK, disc, scribbled_disc
+
+from trainer.config import PRESETS, Config
+from trainer.inference import slice_probabilities
+from trainer.machine import settled
+from trainer.model import Model
+from trainer.run import Run
+
+
+@pytest.fixture
+def model() -> Model:
+    return Model.new(settled(QUICK), CLASSES, channels=1)
+
+
+def test_save_and_load_predict_the_same(model: Model, tmp_path: Path) -> None:
+    image = disc()[0][None]
+    model.save(tmp_path)
+    loaded = Model.load(tmp_path, "cpu")
+    assert loaded.classes == CLASSES and loaded.names == model.names
+    for name, probabilities in model.probabilities(image).items():
+        np.testing.assert_array_equal(loaded.probabilities(image)[name], probabilities)
+
+
+def test_the_config_says_what_the_run_settled_on(model: Model, tmp_path: Path) -> None:
+    model.save(tmp_path)
+    content = json.loads((tmp_path / "config.json").read_text())
+    assert content["format"] == 1 and content["classes"] == list(CLASSES)
+    assert content["config"]["device"] == "cpu" and content["config"]["threads"] == 1
+
+
+def test_an_unfinished_run_answers_with_its_last_checkpoint(tmp_path: Path) -> None:
+    run = Run([scribbled_disc()], QUICK, CLASSES, folder=tmp_path)
+    for progress in run:
+        if progress.iteration == 2:
+            run.save_checkpoint()
+            expected = run.model.predict(disc()[0][None])
+            break
+    assert (Model.load(tmp_path, "cpu").predict(disc()[0][None]) == expected).all()
+
+
+def test_prediction_leaves_the_networks_in_training(model: Model) -> None:
+    for network in model.networks.values():
+        network.train()
+    model.predict(disc()[0][None])
+    assert all(network.training for network in model.networks.values())
+
+
+def test_a_slice_of_a_stack_is_what_the_stack_gives(model: Model) -> None:
+    stack = np.stack([disc(seed=z)[0] for z in range(3)])[None]
+    whole = model.probabilities(stack)
+    one = model.slice_probabilities(model.prepared(stack), 1)
+    for name in one:
+        np.testing.assert_allclose(one[name], whole[name][:, 1], atol=1e-6)
+
+
+def test_a_large_image_goes_through_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that looks at one pixel at a time cannot tell a window from the whole."""
+    network, image = torch.nn.Conv2d(1, 3, 1), torch.randn(1, 1, 150, 70)
+    whole = slice_probabilities(network, image, settled(QUICK))
+    monkeypatch.setattr("trainer.inference.PIXELS", 80 * 80)
+    torch.testing.assert_close(slice_probabilities(network, image, settled(QUICK)), whole)
+
+
+def test_other_channels_are_refused(model: Model) -> None:
+    with pytest.raises(ValueError, match="3 channels"):
+        model.predict(np.random.default_rng(0).normal(size=(3, 20, 20)).astype(np.float32))
+
+
+def test_an_unknown_network_is_refused(model: Model) -> None:
+    with pytest.raises(ValueError, match="unet, swinunet, mambaunet, ensemble"):
+        model.predict(disc()[0][None], network="vnet")
+
+
+def test_a_folder_without_a_run(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"config\.json"):
+        Model.load(tmp_path)
+
+
+def test_damaged_weights_name_the_file(model: Model, tmp_path: Path) -> None:
+    model.save(tmp_path)
+    file = tmp_path / "weights.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"weights\.safetensors"):
+        Model.load(tmp_path, "cpu")
+
+
+def test_weights_of_another_model_are_refused(model: Model, tmp_path: Path) -> None:
+    model.save(tmp_path)
+    content = json.loads((tmp_path / "config.json").read_text())
+    content["classes"].append("third")
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="does not hold the weights of this unet"):
+        Model.load(tmp_path, "cpu")
+
+
+def test_a_config_of_the_future_is_refused(model: Model, tmp_path: Path) -> None:
+    model.save(tmp_path)
+    content = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**content, "format": 99}))
+    with pytest.raises(ValueError, match="99"):
+        Model.load(tmp_path, "cpu")
+
+
+def test_a_failed_write_keeps_what_was_there(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model.save(tmp_path)
+    before = (tmp_path / "weights.safetensors").read_bytes()
+
+    def full_disk(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("trainer.files.save_file", full_disk)
+    with pytest.raises(OSError, match="what was there before is kept"):
+        model.save(tmp_path)
+    assert (tmp_path / "weights.safetensors").read_bytes() == before
+    assert not list(tmp_path.glob("*.tmp")) and not list(tmp_path.glob(".*.tmp"))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_sound_and_survive_json(name: str) -> None:
+    config = PRESETS[name].checked()
+    assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_the_paper_preset_is_the_published_recipe() -> None:
+    paper = PRESETS["paper"]
+    assert (paper.batch, paper.seed, paper.patch, paper.iterations) == (12, 2022, (224, 224), 30_000)
+    assert not paper.unet_rate_decays and not paper.ramp_up
+    assert paper.squared_dice and paper.dice_background and paper.interpolation == "nearest"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"minutes": None, "iterations": None}, "either iterations or minutes"),
+        ({"networks": ("unet",)}, "two networks or more"),
+        ({"batch": 0}, "batch must be 1"),
+        ({"patch": (8, 64)}, "16 pixels"),
+    ],
+)
+def test_configs_that_cannot_work(change: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(PRESETS["interactive"], **change).checked()
+
+
+def test_a_device_that_is_not_here_is_refused() -> None:
+    with pytest.raises(ValueError, match="--device cpu"):
+        settled(dataclasses.replace(QUICK, device="cuda:77"))
+
+
+def test_network_names_of_the_config_are_those_of_the_table() -> None:
+    from trainer.config import NETWORK_NAMES
+    from trainer.networks import NETWORKS
+
+    assert NETWORK_NAMES == tuple(NETWORKS)
+
+
+def test_importing_the_engine_is_light() -> None:
+    """No Qt and no napari, also after two steps of training; no torch before it is needed."""
+    import subprocess
+    import sys
+
+    code = """
+import sys, trainer
+assert "torch" not in sys.modules
+from toys import *
+import dataclasses
+for _ in trainer.Run([scribbled_disc()], dataclasses.replace(QUICK, iterations=2), CLASSES): pass
+found = {"qtpy", "PyQt5", "PyQt6", "PySide6", "napari", "psygnal", "magicgui"} & set(sys.modules)
+assert not found, found
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr

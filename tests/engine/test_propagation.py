@@ -1,0 +1,126 @@
+"""Strokes become masks: on images whose answer one can see."""
+
+import numpy as np
+import pytest
+
+from trainer.dataset import IGNORE, Sample
+from trainer.propagation import coarse_random_walk, propagate, random_walk, shrunken_strokes
+
+
+def disc(shape: tuple[int, int], centre: tuple[float, float], radius: float) -> np.ndarray:
+    y, x = np.indices(shape)
+    return np.hypot(y - centre[0], x - centre[1]) < radius
+
+
+def strokes_on(mask: np.ndarray) -> np.ndarray:
+    """A dab inside the disc, and a frame along the border of the image."""
+    target = np.full(mask.shape, IGNORE, np.uint8)
+    target[2, 2:-2] = target[-3, 2:-2] = target[2:-2, 2] = target[2:-2, -3] = 0
+    y, x = np.argwhere(mask).mean(0).astype(int)
+    target[y - 1 : y + 2, x - 1 : x + 2] = 1
+    return target
+
+
+def stack(depth: int = 7) -> tuple[np.ndarray, np.ndarray]:
+    """A bright disc that drifts and shrinks from slice to slice, with a little noise."""
+    truth = np.stack([disc((48, 56), (22 + z, 26 + z), 12 - z) for z in range(depth)])
+    noise = np.random.default_rng(0).normal(0, 3, truth.shape)
+    return (100 * truth + 20 + noise).astype(np.float32), truth
+
+
+def sample(image: np.ndarray, target: np.ndarray) -> Sample:
+    return Sample(image[None].astype(np.float32), target, (1.0,) * target.ndim, "disc")
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> float:
+    return 2 * (a & b).sum() / (a.sum() + b.sum())
+
+
+def test_a_dab_fills_its_disc() -> None:
+    truth = disc((40, 40), (20, 20), 9)
+    teacher = propagate(sample(truth * 50.0 + 1, strokes_on(truth)), 2)
+    assert (teacher.labels == truth).mean() > 0.99
+    assert teacher.confidence[20, 20] > 0.95
+
+
+def test_strokes_keep_their_class_and_probabilities_sum_to_one() -> None:
+    image, truth = stack(1)
+    target = strokes_on(truth[0])
+    teacher = propagate(sample(image[0], target), 2)
+    drawn = target != IGNORE
+    assert (teacher.labels[drawn] == target[drawn]).all()
+    np.testing.assert_allclose(teacher.probabilities.astype(float).sum(0), 1, atol=2e-3)  # float16
+
+
+def test_labels_travel_along_a_stack_and_trust_fades() -> None:
+    image, truth = stack()
+    target = np.full(truth.shape, IGNORE, np.uint8)
+    target[0] = strokes_on(truth[0])
+    teacher = propagate(sample(image, target), 2)
+    assert all(overlap(teacher.labels[z] == 1, truth[z]) > 0.85 for z in range(7))
+    trust = teacher.confidence.max((1, 2))
+    assert trust[0] > 0.9 and (np.diff(trust[:4]) < 0).all()
+
+
+def test_a_slice_with_one_class_is_no_source_but_its_strokes_count() -> None:
+    image, truth = stack(3)
+    target = np.full(truth.shape, IGNORE, np.uint8)
+    target[0] = strokes_on(truth[0])
+    target[2, 10:12, 10:12] = 0
+    teacher = propagate(sample(image, target), 2)
+    assert (teacher.labels[2, 10:12, 10:12] == 0).all()
+    assert overlap(teacher.labels[2] == 1, truth[2]) > 0.8
+
+
+def test_without_usable_strokes_there_is_no_confidence() -> None:
+    target = np.full((20, 20), IGNORE, np.uint8)
+    target[5, 5:9] = 1
+    teacher = propagate(sample(np.random.default_rng(0).normal(size=(20, 20)), target), 3)
+    assert teacher.confidence.max() == 0
+    np.testing.assert_allclose(teacher.probabilities.astype(float), 1 / 3, atol=1e-3)
+
+
+def test_a_random_walk_on_a_line_is_linear() -> None:
+    """Between two strokes on an even image, the probability falls evenly (Grady 2005: Dirichlet on a path)."""
+    strokes = np.full((1, 5), IGNORE, np.uint8)
+    strokes[0, 0], strokes[0, 4] = 0, 1
+    P = random_walk(np.zeros((1, 1, 5)), strokes, 2)
+    np.testing.assert_allclose(P[1, 0], [0, 0.25, 0.5, 0.75, 1], atol=1e-9)
+
+
+def test_a_prior_alone_is_returned_where_the_image_is_even() -> None:
+    prior = np.full((2, 4, 4), 0.5)
+    P = random_walk(np.zeros((1, 4, 4)), np.full((4, 4), IGNORE, np.uint8), 2, prior, 0.1)
+    np.testing.assert_allclose(P, prior, atol=1e-9)
+
+
+def test_a_large_image_is_walked_at_a_lower_resolution(monkeypatch: pytest.MonkeyPatch) -> None:
+    image, truth = stack(1)
+    unit, strokes = (image / image.max()).astype(np.float32), strokes_on(truth[0])
+    monkeypatch.setattr("trainer.propagation.PIXELS", 1200)
+    P = coarse_random_walk(unit, strokes, 2, None, 0.0)
+    assert overlap(P.argmax(0) == 1, truth[0]) > 0.93
+    drawn = strokes != IGNORE
+    assert (P.argmax(0)[drawn] == strokes[drawn]).all()
+
+
+def test_a_thin_stroke_survives_shrinking() -> None:
+    strokes = np.full((100, 100), IGNORE, np.uint8)
+    strokes[50, 10:90] = 3
+    small = shrunken_strokes(strokes, (20, 20))
+    assert (small[10, 2:18] == 3).all() and (small != IGNORE).sum() == 16
+
+
+def test_propagation_can_be_stopped() -> None:
+    image, truth = stack()
+    target = np.stack([strokes_on(plane) for plane in truth])
+    teacher = propagate(sample(image, target), 2, stopped=lambda: True)
+    assert teacher.confidence.max() == 0
+
+
+def test_rgb_and_two_dimensional_shapes() -> None:
+    truth = disc((40, 50), (20, 20), 9)
+    colour = np.stack([truth * 80.0 + 10, 90 - truth * 60.0, np.full(truth.shape, 40.0) + truth])
+    teacher = propagate(Sample(colour.astype(np.float32), strokes_on(truth), (1.0, 1.0)), 2)
+    assert teacher.probabilities.shape == (2, 40, 50)
+    assert overlap(teacher.labels == 1, truth) > 0.95

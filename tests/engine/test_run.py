@@ -1,0 +1,236 @@
+"""The loop learns, stops, resumes, and takes new strokes."""
+
+import dataclasses
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from toys import CLASSES, QUICK, dense_disc, disc, scribbled_disc, scribbled_stack
+
+from trainer.config import Config
+from trainer.dataset import IGNORE, save_dataset
+from trainer.model import Model
+from trainer.run import Run
+
+
+def trained(run: Run) -> Run:
+    for _ in run:
+        pass
+    return run
+
+
+def same_weights(a: Model, b: Model) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.state().values(), b.state().values(), strict=True))
+
+
+def test_three_networks_learn_a_disc_from_two_strokes() -> None:
+    config = dataclasses.replace(QUICK, iterations=60, batch=4)
+    run = trained(Run([scribbled_disc()], config, CLASSES))
+    image, truth = disc(seed=7)
+    for network in (*run.model.names, "ensemble"):
+        found = run.model.predict(image[None], network=network)
+        dice = 2 * (found & truth).sum() / (found.sum() + truth.sum())
+        assert dice > 0.9, network
+
+
+def test_supervised_learns_dense_labels() -> None:
+    config = dataclasses.replace(
+        QUICK, networks=("unet",), objective="supervised", iterations=40, propagation=False, normalisation="zscore"
+    )
+    run = trained(Run([dense_disc()], config, CLASSES))
+    image, truth = disc(seed=3)
+    assert (run.model.predict(image[None]) == truth).mean() > 0.97
+
+
+def test_progress_counts_up_to_the_budget() -> None:
+    run = Run([scribbled_disc()], QUICK, CLASSES)
+    events = list(run)
+    assert [p.stage for p in events] == ["propagation"] + ["training"] * 6
+    assert [p.iteration for p in events] == [0, 1, 2, 3, 4, 5, 6]
+    assert set(events[-1].losses) == {"unet", "swinunet", "mambaunet"} and events[-1].fraction == 1
+
+
+def test_the_first_event_brings_the_propagated_strokes() -> None:
+    run = Run([scribbled_stack()], QUICK, CLASSES)
+    next(iter(run))
+    assert run.teachers["stack"].shape == (2, 3, 40, 40)
+
+
+def test_same_seed_same_weights_whatever_the_host_drew() -> None:
+    first = trained(Run([scribbled_disc()], QUICK, CLASSES))
+    torch.rand(17)
+    second = trained(Run([scribbled_disc()], QUICK, CLASSES))
+    assert same_weights(first.model, second.model)
+    other = trained(Run([scribbled_disc()], dataclasses.replace(QUICK, seed=1), CLASSES))
+    assert not same_weights(first.model, other.model)
+
+
+def test_the_host_program_keeps_its_random_numbers() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    trained(Run([scribbled_disc()], QUICK, CLASSES))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_stop_keeps_the_model() -> None:
+    run = Run([scribbled_disc()], dataclasses.replace(QUICK, iterations=1000), CLASSES)
+    for progress in run:
+        if progress.iteration == 2:
+            run.stop()
+    assert run.iteration == 2
+    assert run.model.predict(disc()[0][None]).shape == (40, 40)
+
+
+def test_a_budget_in_minutes_ends_in_time() -> None:
+    config = dataclasses.replace(QUICK, iterations=None, minutes=3 / 60)
+    started = time.monotonic()
+    run = trained(Run([scribbled_disc()], config, CLASSES, started=started))
+    assert run.iteration > 0
+    assert run.fraction <= 1
+
+
+def test_new_strokes_enter_a_running_training() -> None:
+    run = Run([scribbled_disc()], QUICK, CLASSES)
+    for progress in run:
+        if progress.iteration == 2 and len(run.samples) == 1:
+            run.update([scribbled_disc(), scribbled_disc("second", seed=1)])
+    assert set(run.teachers) == {"disc", "second"} and run.iteration == 6
+
+
+def test_an_interrupted_run_that_resumes_equals_an_undisturbed_one(tmp_path: Path) -> None:
+    undisturbed = trained(Run([scribbled_disc()], QUICK, CLASSES, folder=tmp_path / "a"))
+    run = Run([scribbled_disc()], QUICK, CLASSES, folder=tmp_path / "b")
+    for progress in run:
+        if progress.iteration == 3:
+            run.save_checkpoint()
+        if progress.iteration == 4:  # trained, but after the checkpoint: lost
+            break
+    resumed = trained(Run([scribbled_disc()], QUICK, CLASSES, folder=tmp_path / "b", resume=True))
+    assert same_weights(undisturbed.model, resumed.model)
+    rows = [(folder / "history.csv").read_text().splitlines() for folder in (tmp_path / "a", tmp_path / "b")]
+    assert [r.split(",")[0] for r in rows[0]] == [r.split(",")[0] for r in rows[1]]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is a signal of POSIX")
+def test_kill_9_and_resume_gives_the_same_weights(tmp_path: Path) -> None:
+    save_dataset(tmp_path / "data", [scribbled_disc()], CLASSES)
+    flags = "--iterations 40 --patch 32 32 --batch 2 --device cpu --dtype float32 --threads 1 --checkpoint-seconds 0.2"
+    command = [sys.executable, "-m", "trainer.fit", str(tmp_path / "data"), *flags.split(), "--out"]
+    subprocess.run([*command, str(tmp_path / "a")], check=True, capture_output=True)
+    victim = subprocess.Popen([*command, str(tmp_path / "b")], stderr=subprocess.DEVNULL)
+    while not (tmp_path / "b" / "checkpoint.safetensors").is_file():
+        assert victim.poll() is None, "the run ended before it wrote a checkpoint"
+        time.sleep(0.05)
+    victim.send_signal(signal.SIGKILL)
+    victim.wait()
+    assert not (tmp_path / "b" / "weights.safetensors").exists()
+    subprocess.run([*command, str(tmp_path / "b"), "--resume"], check=True, capture_output=True)
+    assert same_weights(Model.load(tmp_path / "a", "cpu"), Model.load(tmp_path / "b", "cpu"))
+
+
+def test_validation_keeps_the_best_weights(tmp_path: Path) -> None:
+    config = dataclasses.replace(QUICK, validate_every=2)
+    run = Run([scribbled_disc()], config, CLASSES, folder=tmp_path, validation=[dense_disc(seed=4)])
+    states, scores = {}, {}
+    for progress in run:
+        if progress.validation is not None:
+            scores[progress.iteration] = progress.validation
+            states[progress.iteration] = {k: v.clone() for k, v in run.model.state().items()}
+    assert list(scores) == [2, 4, 6]
+    best = states[max(scores, key=scores.get)]
+    assert all(torch.equal(value, best[key]) for key, value in run.model.state().items())
+
+
+def test_unet_rate_stays_where_the_published_script_forgot_it() -> None:
+    run = Run([scribbled_disc()], dataclasses.replace(QUICK, unet_rate_decays=False), CLASSES)
+    list(run)
+    rates = {name: optimiser.param_groups[0]["lr"] for name, optimiser in run.optimisers.items()}
+    assert rates["unet"] == QUICK.learning_rate
+    assert rates["swinunet"] == rates["mambaunet"] == pytest.approx(QUICK.learning_rate * (1 / 6) ** 0.9)
+
+
+def test_a_network_named_twice_is_numbered() -> None:
+    config = dataclasses.replace(QUICK, networks=("unet", "unet"), iterations=1)
+    run = trained(Run([scribbled_disc()], config, CLASSES))
+    assert run.model.names == ("unet", "unet2")
+    assert not same_weights(*(Model({"x": net}, config, CLASSES, 1) for net in run.networks.values()))
+
+
+def test_a_stack_is_trained_and_predicted_slice_by_slice() -> None:
+    sample = scribbled_stack()
+    run = trained(Run([sample], QUICK, CLASSES))
+    probabilities = run.model.probabilities(sample.image)
+    assert {name: p.shape for name, p in probabilities.items()} == {
+        name: (2, 3, 40, 40) for name in ("unet", "swinunet", "mambaunet", "ensemble")
+    }
+    np.testing.assert_allclose(probabilities["ensemble"].sum(0), 1, atol=1e-5)
+
+
+def test_strokes_that_cannot_be_learned_from_are_refused() -> None:
+    sample = scribbled_disc()
+    empty = dataclasses.replace(sample, target=np.full_like(sample.target, IGNORE))
+    with pytest.raises(ValueError, match="stroke"):
+        Run([empty], QUICK, CLASSES)
+    with pytest.raises(ValueError, match="rim"):
+        Run([sample], QUICK, (*CLASSES, "rim"))
+    with pytest.raises(ValueError, match="NaN"):
+        Run([dataclasses.replace(sample, image=np.full_like(sample.image, np.nan))], QUICK, CLASSES)
+
+
+def test_a_loss_that_is_not_finite_says_so() -> None:
+    run = Run([scribbled_disc()], dataclasses.replace(QUICK, learning_rate=1e30, clip=None), CLASSES)
+    with pytest.raises(ArithmeticError, match="learning rate"):
+        list(run)
+
+
+def test_paper_views_are_whole_slices_in_shuffled_epochs() -> None:
+    from trainer.batches import Batches, Case
+
+    samples = [scribbled_disc(str(i), seed=i) for i in range(5)]
+    config = Config(iterations=9, view="resize", patch=(48, 64), batch=2, propagation=False, augmentation="paper")
+    batches = Batches([Case.of(s, None, config) for s in samples], config)
+    epochs = [[batches.choose(i, np.random.default_rng(0)) for i in range(e * 3, e * 3 + 3)] for e in (0, 1)]
+    for epoch in epochs:
+        assert [len(views) for views in epoch] == [2, 2, 1]
+        assert sorted(c for views in epoch for c, _ in views) == [0, 1, 2, 3, 4]
+    assert epochs[0] != epochs[1]
+    assert batches[0].image.shape == (2, 1, 48, 64) and batches[0].target.shape == (2, 48, 64)
+
+
+def test_an_unturned_view_is_the_image_itself() -> None:
+    from trainer.batches import Batches, Case
+
+    sample = scribbled_disc()
+    for view in ("resize", "patch"):
+        config = Config(
+            iterations=1,
+            view=view,
+            patch=(40, 40),
+            batch=1,
+            augmentation="none",
+            propagation=False,
+            normalisation="zscore",
+        )
+        case = Case.of(sample, None, config)
+        batch = Batches([case], config)[0]
+        torch.testing.assert_close(batch.image[0], case.image[0], atol=1e-4, rtol=0)
+        assert torch.equal(batch.target[0], case.target[0].long())
+
+
+def test_image_strokes_and_teacher_turn_together() -> None:
+    """After strong augmentation a bright pixel is still the disc's."""
+    from trainer.batches import Batches, Case
+    from trainer.propagation import propagate
+
+    sample = scribbled_disc()
+    config = dataclasses.replace(QUICK, normalisation="zscore", batch=8, patch=(40, 40))
+    batch = Batches([Case.of(sample, propagate(sample, 2), config)], config)[3]
+    assert batch.image[:, 0][batch.target == 1].mean() - batch.image[:, 0][batch.target == 0].mean() > 1
+    for image, teacher in zip(batch.image, batch.teacher, strict=True):
+        assert torch.corrcoef(torch.stack([image[0].ravel(), teacher[1].ravel()]))[0, 1] > 0.8

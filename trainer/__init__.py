@@ -1,0 +1,26 @@
+"""The engine of napari-scribblemamba: strokes in, networks and label images out; it never heard of a window.
+
+The public names are loaded at first use, so that `import trainer` is quick and imports neither torch nor Qt.
+"""
+
+from importlib import import_module
+
+_PUBLIC = {  # name -> the module that defines it
+    "Config": "config",
+    "PRESETS": "config",
+    "Sample": "dataset",
+    "IGNORE": "dataset",
+    "load_dataset": "dataset",
+    "save_dataset": "dataset",
+    "Run": "run",
+    "Progress": "run",
+    "Model": "model",
+    "NETWORKS": "networks",
+}
+__all__ = list(_PUBLIC)  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> object:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'trainer' has no attribute {name!r}")
+    return getattr(import_module(f"trainer.{_PUBLIC[name]}"), name)

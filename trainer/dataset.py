@@ -1,0 +1,625 @@
+"""Datasets on disk: the nnU-Net v2 raw format, whose own `ignore` label holds every pixel that nobody drew on.
+
+    FOLDER/dataset.json               {"channel_names": {"0": "MRI"}, "labels": {"background": 0, "RV": 1, "ignore": 2},
+                                       "numTraining": 1, "file_ending": ".nii.gz"}
+    FOLDER/imagesTr/CASE_0000.nii.gz  one file a channel (an RGB picture is one file with three channels)
+    FOLDER/labelsTr/CASE.nii.gz       class ids; the highest one, if it is called "ignore", means "nobody drew here"
+
+Arrays are (z, y, x), files keep their own order and geometry: NIfTI is (x, y, z) in nibabel and is transposed, never
+reoriented. The spacing of a TIFF stands in CASE.json beside it, {"spacing": [z, y, x]}; a PNG has spacing 1.
+https://github.com/MIC-DKFZ/nnUNet/blob/master/documentation/dataset_format.md
+"""
+
+import json
+import logging
+import re
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import get_ident
+from uuid import uuid4
+
+import nibabel
+import numpy as np
+import tifffile
+from PIL import Image
+
+IGNORE = 255
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One annotated image."""
+
+    image: np.ndarray  # float32 (C, *space), raw intensities; space is (H, W) or (D, H, W)
+    target: np.ndarray  # uint8 (*space): class 0..K-1, or IGNORE where nobody drew
+    spacing: tuple[float, ...]  # mm per voxel, one per spatial axis
+    name: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    samples: list[Sample]
+    classes: tuple[str, ...]  # names, class 0 first (background)
+    channels: tuple[str, ...]
+    sparse: bool  # True where dataset.json has the label "ignore"
+    ending: str  # ".nii.gz", ".png" or ".tif"
+
+
+@dataclass(frozen=True)
+class Header:
+    """What dataset.json says."""
+
+    classes: tuple[str, ...]
+    channels: tuple[str, ...]
+    ignore: int | None  # the id of "ignore", always len(classes)
+    ending: str
+    cases: int | None  # numTraining
+
+
+# ---------------------------------------------------------------------------------------------------------- a dataset
+
+
+def load_dataset(folder: Path | str) -> Dataset:
+    """All training cases of a raw nnU-Net v2 dataset, checked: what it returns can be trained on.
+
+    Raises ValueError or FileNotFoundError, which name the file, what was found and what to do.
+    """
+    folder = Path(folder)
+    header = read_header(folder)
+    cases = find_cases(folder / "imagesTr", header.ending)
+    _check_files(folder, cases, header)
+    samples = [_load_sample(folder, name, files, header) for name, files in cases.items()]
+    _check_alike(samples, folder)
+    if header.ignore is not None:
+        check_strokes(samples, header.classes)
+    return Dataset(samples, header.classes, header.channels, header.ignore is not None, header.ending)
+
+
+def save_dataset(
+    folder: Path | str,
+    samples: Sequence[Sample],
+    classes: Sequence[str],
+    *,
+    channels: Sequence[str] | None = None,
+    ending: str | None = None,
+    sparse: bool = True,
+) -> None:
+    """Writes a dataset that `load_dataset` and nnU-Net itself read; IGNORE becomes nnU-Net's `ignore` label.
+
+    `ending` is chosen so that nothing is lost: .nii.gz for volumes, .png for pictures of integers in 0..65535 with
+    spacing 1, .tif (float32) for all others. Pictures with the channels R, G, B and values up to 255 become one colour
+    file a case, others one file a channel. Characters of a sample's name that are unsafe in file names become "_".
+    FOLDER must be new or empty; it appears whole or, after an error, not at all.
+    """
+    samples, classes = list(samples), tuple(classes)
+    _check_classes(classes)
+    _check_samples(samples, len(classes), sparse)
+    count = len(samples[0].image)
+    channels = tuple(channels) if channels is not None else _default_channels(count)
+    if len(channels) != count:
+        raise ValueError(f"{len(channels)} channel names {channels} for images of {count} channels; name each once")
+    ending = ending or _lossless_ending(samples)
+    _check_ending(samples, ending)
+    with _new_folder(Path(folder)) as root:
+        _write_header(root, classes, channels, sparse, ending, samples)
+        for name, sample in zip(_case_names(samples), samples, strict=True):
+            _save_sample(root, name, sample, channels, ending, len(classes))
+
+
+def read_header(folder: Path) -> Header:
+    """dataset.json of a dataset, checked."""
+    file = folder / "dataset.json"
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is not a folder; give the folder that holds dataset.json")
+    content = _read_json(file)
+    missing = [key for key in ("channel_names", "labels", "file_ending") if key not in content]
+    if missing:
+        raise ValueError(f"{file} lacks {', '.join(missing)}; it has {sorted(content)}; write it as nnU-Net v2 has it")
+    classes, ignore = _parse_labels(content["labels"], file)
+    ending = content["file_ending"]
+    if ending not in FORMATS:
+        raise ValueError(f"{file}: file_ending {ending!r} is not supported; convert the files to {_one_of(FORMATS)}")
+    return Header(classes, _parse_channels(content["channel_names"], file), ignore, ending, content.get("numTraining"))
+
+
+def find_cases(folder: Path, ending: str | None = None) -> dict[str, list[Path]]:
+    """CASE -> its channel files CASE_0000, CASE_0001, ... in this order; only files that end so, if `ending` is given.
+
+    Files of other kinds (spacing JSONs, hidden files) are passed over.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is not a folder; put the images there, as CASE_0000{ending or '.png'}")
+    files = [f for f in sorted(folder.iterdir()) if _is_image(f) and f.name.endswith(ending or "")]
+    endings = {strip_ending(file)[1] for file in files}
+    if not files:
+        raise FileNotFoundError(f"no images in {folder}; expected files like CASE_0000{ending or '.nii.gz'}")
+    if len(endings) > 1:
+        raise ValueError(f"{folder} mixes {_one_of(sorted(endings), 'and')} files; keep images of one kind")
+    cases: dict[str, list[Path]] = {}
+    for file in files:
+        cases.setdefault(_split_channel(file)[0], []).append(file)
+    for name, parts in cases.items():
+        _check_numbering(name, parts)
+    return cases
+
+
+def strip_ending(path: Path) -> tuple[str, str]:
+    """("patient030", ".nii.gz") of any/where/patient030.nii.gz"""
+    name = Path(path).name
+    for ending in FORMATS:
+        if name.lower().endswith(ending) and len(name) > len(ending):
+            return name[: -len(ending)], name[-len(ending) :]
+    raise ValueError(f"{path}: unknown file ending; use {_one_of(FORMATS)}")
+
+
+# ------------------------------------------------------------------------------------------------------------- checks
+
+
+def check_strokes(samples: Sequence[Sample], classes: Sequence[str]) -> None:
+    """Raises ValueError unless there are two classes and each has a stroke somewhere; a case without any is fine."""
+    if len(classes) < 2:
+        raise ValueError(f"only one class ({', '.join(classes)}); at least two are needed: add one and paint both")
+    drawn: set[int] = set()
+    for sample in samples:
+        ids = set(np.unique(sample.target).tolist()) - {IGNORE}
+        if unknown := sorted(i for i in ids if i >= len(classes)):
+            raise ValueError(f"'{sample.name}' has strokes of class {unknown}, but there are {len(classes)} classes")
+        drawn |= ids
+    if not drawn:
+        raise ValueError(f"no scribbles in any of {len(samples)} image(s); paint a stroke of each class")
+    absent = [f"{i} ({name})" for i, name in enumerate(classes) if i not in drawn]
+    if absent:
+        raise ValueError(f"no scribbles for class {', '.join(absent)} in any image; paint a stroke or remove the class")
+
+
+def check_image(image: np.ndarray, name: str) -> None:
+    """Raises ValueError for an image (C, *space) that is empty, constant, or holds NaN or infinity."""
+    if image.size == 0:
+        raise ValueError(f"{name} is empty, its shape is {image.shape}; remove it or export it again")
+    bad = image.size - np.count_nonzero(np.isfinite(image))
+    if bad:
+        raise ValueError(f"{name} has NaN or infinity in {bad} of {image.size} values; replace them by numbers")
+    if all(channel.min() == channel.max() for channel in image):
+        value = ", ".join(f"{channel.flat[0]:g}" for channel in image)
+        raise ValueError(f"{name} is constant, every pixel is {value}; remove it or export it again")
+
+
+def check_same_grid(file: Path, of: tuple, other: Path, of_other: tuple) -> None:
+    """Raises ValueError unless two (shape, spacing) agree; spacing to 1 part in 1000, headers round it."""
+    for what, a, b, tolerance in zip(("shape", "spacing"), of, of_other, (0, 1e-3), strict=True):
+        if len(a) != len(b) or not np.allclose(a, b, rtol=tolerance, atol=0):
+            raise ValueError(f"{file} has {what} {a}, but {other} has {b}; make both on the same grid")
+
+
+def _check_files(folder: Path, cases: dict[str, list[Path]], header: Header) -> None:
+    labels = {name: folder / "labelsTr" / f"{name}{header.ending}" for name in cases}
+    if missing := [str(file) for file in labels.values() if not file.is_file()]:
+        raise FileNotFoundError(f"{missing[0]} is missing ({len(missing)} in all): label the image or remove it")
+    for file in sorted((folder / "labelsTr").glob(f"*{header.ending}")):
+        if strip_ending(file)[0] not in cases and not file.name.startswith("."):
+            raise FileNotFoundError(f"{file} has no image in {folder / 'imagesTr'}; add the image or remove the label")
+    if header.cases is not None and header.cases != len(cases):
+        log.warning("%s: numTraining is %s, but imagesTr has %d cases", folder, header.cases, len(cases))
+
+
+def _check_alike(samples: list[Sample], folder: Path) -> None:
+    first = samples[0]
+    for sample in samples:
+        if sample.image.ndim != first.image.ndim:
+            a, b = first.image.ndim - 1, sample.image.ndim - 1
+            raise ValueError(f"{folder} mixes {a}-D ('{first.name}') and {b}-D ('{sample.name}') images; split it")
+        if len(sample.image) != len(first.image):
+            a, b = len(first.image), len(sample.image)
+            raise ValueError(f"{folder} mixes {a} channels ('{first.name}') and {b} ('{sample.name}'); split it")
+
+
+def _check_numbering(name: str, files: list[Path]) -> None:
+    for i, file in enumerate(files):
+        if _split_channel(file)[1] != i:
+            missing = file.with_name(f"{name}_{i:04d}{strip_ending(file)[1]}")
+            raise FileNotFoundError(f"{missing} is missing, but there is {file.name}; number channels from 0000 on")
+
+
+def _check_classes(classes: tuple[str, ...]) -> None:
+    if len(classes) < 2 or len(classes) > 255:
+        raise ValueError(f"a dataset needs 2 to 255 classes, got {len(classes)}: {classes}")
+    if classes[0] != "background":
+        raise ValueError(f"class 0 must be called 'background', as nnU-Net demands, got {classes[0]!r}; rename it")
+    if len(set(classes)) < len(classes) or "ignore" in classes:
+        raise ValueError(f"class names must differ, and 'ignore' is reserved, got {classes}; rename")
+
+
+def _check_samples(samples: list[Sample], classes: int, sparse: bool) -> None:
+    if not samples:
+        raise ValueError("no samples to save; add an image with strokes")
+    _check_alike(samples, Path("a dataset"))
+    for sample in samples:
+        space = sample.image.shape[1:]
+        if len(space) not in (2, 3) or sample.target.shape != space or len(sample.spacing) != len(space):
+            shapes = f"image {sample.image.shape}, target {sample.target.shape}, spacing {sample.spacing}"
+            raise ValueError(f"'{sample.name}': {shapes} do not fit; expected (C, *space), (*space), one an axis")
+        check_image(sample.image, f"'{sample.name}'")
+        ids = set(np.unique(sample.target).tolist())
+        if unknown := sorted(ids - set(range(classes)) - {IGNORE}):
+            raise ValueError(f"'{sample.name}': the target has ids {unknown}, but there are {classes} classes")
+        if IGNORE in ids and not sparse:
+            raise ValueError(f"'{sample.name}' has pixels that nobody drew on; save it with sparse=True")
+
+
+def _check_ending(samples: list[Sample], ending: str) -> None:
+    if ending not in (".nii.gz", ".png", ".tif"):
+        raise ValueError(f"cannot write {ending!r} files; use .nii.gz, .png or .tif")
+    if ending != ".png":
+        return
+    for sample in samples:
+        if not _fits_png(sample):
+            low, high = sample.image.min(), sample.image.max()
+            found = f"{sample.image.ndim - 1}-D, values {low:g} to {high:g}"
+            raise ValueError(f"a PNG cannot hold '{sample.name}' ({found}): it is 2-D, integers 0..65535; use .tif")
+        if set(sample.spacing) != {1.0}:
+            log.warning("PNG has no spacing: %s of '%s' is not saved; .tif keeps it", sample.spacing, sample.name)
+
+
+# ------------------------------------------------------------------------------------------------ one case, in and out
+
+
+def read_image(files: Sequence[Path]) -> tuple[np.ndarray, tuple[float, ...]]:
+    """The channel files of one case -> float32 (C, *space) and its spacing in mm; see also `check_image`."""
+    parts = [_read(Path(file)) for file in files]
+    for file, (array, spacing) in zip(files, parts, strict=True):
+        check_same_grid(file, (array.shape[1:], spacing), files[0], (parts[0][0].shape[1:], parts[0][1]))
+    with np.errstate(over="ignore"):  # beyond float32 is infinity, which check_image reports
+        return np.concatenate([array for array, _ in parts]).astype(np.float32), parts[0][1]
+
+
+def read_labels(file: Path) -> tuple[np.ndarray, tuple[float, ...]]:
+    """A label file -> integers (*space) and its spacing in mm."""
+    array, spacing = _read(Path(file), labels=True)
+    if len(array) != 1:
+        raise ValueError(f"{file} has {len(array)} channels; a label file holds one class id a pixel: save it as grey")
+    labels = array[0]
+    if labels.dtype == bool:
+        return labels.astype(np.uint8), spacing
+    if not np.issubdtype(labels.dtype, np.integer):
+        if not (np.isfinite(labels).all() and (labels == np.round(labels)).all()):
+            raise ValueError(f"{file} has values that are no integers; a label file holds class ids 0, 1, 2, ...")
+        labels = labels.astype(np.int64)
+    return labels, spacing
+
+
+def write_labels(file: Path, labels: np.ndarray, like: Path) -> None:
+    """Class ids (*space) as uint8, with the geometry (affine, or the JSON of the spacing) of the image file `like`."""
+    file, like = Path(file), Path(like)
+    ending = strip_ending(file)[1]
+    if FORMATS[ending.lower()] is not FORMATS[strip_ending(like)[1].lower()]:
+        raise ValueError(f"{file} and {like} are of different kinds; write the labels as {strip_ending(like)[1]}")
+    if labels.min(initial=0) < 0 or labels.max(initial=0) > 255:
+        raise ValueError(f"{file}: class ids must lie in 0..255, found {labels.min()} to {labels.max()}")
+    labels = labels.astype(np.uint8)
+    if FORMATS[ending.lower()] is _read_nifti:
+        return _write_nifti_like(file, labels, like)
+    spacing = _spacing_file(like, _split_channel(like)[0])
+    if spacing.is_file():
+        shutil.copyfile(spacing, file.with_name(f"{strip_ending(file)[0]}.json"))
+    _write(file, labels, (1.0,) * labels.ndim)
+
+
+def _load_sample(folder: Path, name: str, files: list[Path], header: Header) -> Sample:
+    image, spacing = read_image(files)
+    _check_channels(files, len(image), header.channels, folder)
+    check_image(image, str(files[0]))
+    label_file = folder / "labelsTr" / f"{name}{header.ending}"
+    labels, label_spacing = read_labels(label_file)
+    check_same_grid(label_file, (labels.shape, label_spacing), files[0], (image.shape[1:], spacing))
+    _compare_affines(label_file, files[0])
+    return Sample(image, _target(labels, header, label_file), spacing, name)
+
+
+def _check_channels(files: list[Path], found: int, channels: tuple[str, ...], folder: Path) -> None:
+    if len(files) == found < len(channels):
+        name, ending = _split_channel(files[0])[0], strip_ending(files[0])[1]
+        missing = files[0].with_name(f"{name}_{found:04d}{ending}")
+        raise FileNotFoundError(f"{missing} is missing: dataset.json names {len(channels)} channels {channels}")
+    if found != len(channels):
+        raise ValueError(
+            f"{files[0]} and its channel files have {found} channels, but channel_names in {folder / 'dataset.json'} "
+            f"has {len(channels)}: {channels}; name each channel, or convert the images"
+        )
+
+
+def _compare_affines(label: Path, image: Path) -> None:
+    """Logs NIfTI files that lie differently in space: they are matched voxel by voxel, as nnU-Net does."""
+    if FORMATS[strip_ending(label)[1].lower()] is _read_nifti:
+        if not np.allclose(nibabel.load(label).affine, nibabel.load(image).affine, rtol=1e-3, atol=1e-2):
+            log.warning("%s and %s differ in origin or direction; check that they lie on each other", label, image)
+
+
+def _target(labels: np.ndarray, header: Header, file: Path) -> np.ndarray:
+    """Ids of the file -> the engine's: classes as they are, `ignore` as IGNORE."""
+    highest = len(header.classes) - (header.ignore is None)  # `ignore` comes right after the classes
+    unknown = [i for i in np.unique(labels).tolist() if not 0 <= i <= highest]
+    if unknown:
+        table = ", ".join(f"{i} {name}" for i, name in enumerate((*header.classes, "ignore")[: highest + 1]))
+        raise ValueError(f"{file} has label values {unknown[:8]}, but dataset.json has only {table}; correct either")
+    target = labels.astype(np.uint8)
+    if header.ignore is not None:
+        target[labels == header.ignore] = IGNORE
+    return target
+
+
+def _save_sample(root: Path, name: str, sample: Sample, channels: tuple[str, ...], ending: str, classes: int) -> None:
+    image, spacing = sample.image.astype(np.float32), tuple(float(s) for s in sample.spacing)
+    if ending == ".png":
+        image = image.astype(np.uint8 if image.max() <= 255 else np.uint16)
+    colour = channels == ("R", "G", "B") and image.dtype == np.uint8
+    parts = [np.moveaxis(image, 0, -1)] if colour else list(image)  # (H, W, 3), or one (*space) a channel
+    for i, part in enumerate(parts):
+        _write(root / "imagesTr" / f"{name}_{i:04d}{ending}", part, spacing)
+    labels = np.where(sample.target == IGNORE, classes, sample.target).astype(np.uint8)
+    _write(root / "labelsTr" / f"{name}{ending}", labels, spacing)
+    if ending == ".tif":
+        for part in ("imagesTr", "labelsTr"):
+            (root / part / f"{name}.json").write_text(json.dumps({"spacing": spacing}))
+
+
+# --------------------------------------------------------------------------------------------------- the file formats
+
+
+def _read(file: Path, labels: bool = False) -> tuple[np.ndarray, tuple[float, ...]]:
+    """(C, *space) in the file's own dtype, and the spacing."""
+    ending = strip_ending(file)[1]
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} does not exist")
+    array, spacing = FORMATS[ending.lower()](file, labels)
+    if array.ndim not in (3, 4):
+        raise ValueError(f"{file} has {array.ndim - 1} axes {array.shape[1:]}; save 2-D or 3-D, a file a channel")
+    if array.dtype.kind not in "buif":
+        raise ValueError(f"{file} holds values of type {array.dtype}; save integers or real numbers, a file a channel")
+    spacing = spacing or (1.0,) * (array.ndim - 1)
+    if len(spacing) != array.ndim - 1 or not all(0 < s < np.inf for s in spacing):
+        raise ValueError(f"{file} has spacing {spacing} for shape {array.shape[1:]}; give one positive number an axis")
+    return np.ascontiguousarray(array), spacing
+
+
+def _read_nifti(file: Path, labels: bool) -> tuple[np.ndarray, tuple[float, ...]]:
+    with _decoding(file):
+        nifti = nibabel.load(file)
+        array = np.asanyarray(nifti.dataobj)  # (x, y, z)
+        zooms = nifti.header.get_zooms()
+    while array.ndim > 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    spacing = tuple(float(str(zoom)) for zoom in zooms[: array.ndim][::-1])  # via str: 0.7, not 0.69999998807 (float32)
+    return array.transpose()[None], spacing  # (1, z, y, x)
+
+
+def _read_png(file: Path, labels: bool) -> tuple[np.ndarray, tuple[float, ...]]:
+    with _decoding(file), Image.open(file, formats=["PNG"]) as png:
+        if png.mode == "P" and not labels:  # a label file's palette only colours the class ids
+            png = png.convert("RGBA" if "transparency" in png.info else "RGB")
+        array, bands, header = np.asarray(png), png.getbands(), file.read_bytes()[:26]
+    if len(bands) > 1 and header[24] == 16:  # byte 24: bit depth; Pillow would cut the values to 8 bits
+        raise ValueError(f"{file} is a 16-bit colour PNG, which cannot be read in full; save one grey file a channel")
+    array = array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)  # (C, H, W)
+    return _without_alpha(array, file) if bands[-1] == "A" else array, ()
+
+
+def _read_tiff(file: Path, labels: bool) -> tuple[np.ndarray, tuple[float, ...]]:
+    with _decoding(file), _tiff_errors(), tifffile.TiffFile(file) as tiff:
+        series, photometric = tiff.series, tiff.pages[0].photometric
+        array, axes = series[0].asarray(), series[0].axes
+    if photometric == tifffile.PHOTOMETRIC.PALETTE and not labels:
+        raise ValueError(f"{file} is a palette TIFF, its values are no intensities; save it as grey or RGB")
+    if len(series) > 1:
+        raise ValueError(f"{file} holds {len(series)} images of different kinds; keep one")
+    where = [i for i, axis in enumerate(axes) if axis in "SC"]  # samples (colours) or channels
+    array = np.moveaxis(array, where[0], 0) if where else array[None]  # (C, *space)
+    if photometric == tifffile.PHOTOMETRIC.RGB and len(array) == 4:
+        array = _without_alpha(array, file)
+    return array, _read_spacing(_spacing_file(file, strip_ending(file)[0] if labels else _split_channel(file)[0]))
+
+
+FORMATS: dict[str, Callable[[Path, bool], tuple[np.ndarray, tuple[float, ...]]]] = {  # ending -> reader
+    ".nii.gz": _read_nifti,
+    ".nii": _read_nifti,
+    ".png": _read_png,
+    ".tif": _read_tiff,
+    ".tiff": _read_tiff,
+}
+
+
+def _write(file: Path, array: np.ndarray, spacing: tuple[float, ...]) -> None:
+    if FORMATS[strip_ending(file)[1].lower()] is _read_nifti:
+        nifti = nibabel.Nifti1Image(array.transpose(), np.diag([*reversed(spacing), *(1.0,) * (4 - array.ndim)]))
+        nifti.header.set_xyzt_units("mm")
+        nibabel.save(nifti, file)
+    elif FORMATS[strip_ending(file)[1].lower()] is _read_png:
+        Image.fromarray(array).save(file)
+    else:
+        tifffile.imwrite(file, array, photometric="minisblack")
+
+
+def _write_nifti_like(file: Path, labels: np.ndarray, like: Path) -> None:
+    with _decoding(like):
+        image = nibabel.load(like)
+    if image.shape[: labels.ndim] != labels.shape[::-1]:
+        raise ValueError(f"{file}: labels of shape {labels.shape}, but {like} has (x, y, z) {image.shape}")
+    header = image.header.copy()
+    header.set_data_dtype(np.uint8)
+    header["cal_min"] = header["cal_max"] = 0  # the image's grey window would hide the labels
+    nibabel.save(type(image)(labels.transpose(), image.affine, header), file)
+
+
+def _without_alpha(array: np.ndarray, file: Path) -> np.ndarray:
+    alpha = array[-1]
+    if alpha.min() != alpha.max():
+        found = f"transparency that varies ({alpha.min()} to {alpha.max()})"
+        raise ValueError(f"{file} has {found}; flatten the picture and save it without an alpha channel")
+    return array[:-1]
+
+
+def _read_spacing(file: Path) -> tuple[float, ...]:
+    """The spacing in CASE.json; () where there is no such file."""
+    if not file.is_file():
+        return ()
+    spacing = _read_json(file).get("spacing")
+    if not isinstance(spacing, list) or not all(isinstance(s, int | float) for s in spacing) or not spacing:
+        raise ValueError(f'{file} has "spacing" {spacing!r}; write a list of numbers, mm along each axis')
+    return tuple(float(s) for s in spacing)
+
+
+@contextmanager
+def _decoding(file: Path) -> Iterator[None]:
+    """Names the file in whatever the decoders raise: EOFError, zlib.error, SyntaxError, struct.error, ..."""
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())  # on one line
+        raise ValueError(f"{file} cannot be read ({reason}); it may be truncated or corrupt: copy it again") from error
+
+
+@contextmanager
+def _tiff_errors() -> Iterator[None]:
+    """Raises what tifffile only logs: of a truncated stack it would return the first slice."""
+    errors: list[str] = []
+    handler, logger, thread = logging.Handler(logging.ERROR), logging.getLogger("tifffile"), get_ident()
+    handler.emit = lambda record: errors.append(record.getMessage()) if record.thread == thread else None
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+    if errors:
+        raise ValueError(errors[0])
+
+
+# ---------------------------------------------------------------------------------------------- names and dataset.json
+
+
+def _parse_labels(labels: dict[str, int], file: Path) -> tuple[tuple[str, ...], int | None]:
+    """{"background": 0, "RV": 1, "ignore": 2} -> (("background", "RV"), 2); in the order of the ids."""
+    if not isinstance(labels, dict) or not labels:
+        raise ValueError(f'{file}: labels is {labels!r}; write {{"background": 0, "name": 1, ...}}')
+    if regions := [name for name, value in labels.items() if isinstance(value, list)]:
+        raise ValueError(f"{file}: label {regions[0]!r} is a list; region-based labels are not supported; give one id")
+    try:
+        ids = {name: int(value) for name, value in labels.items()}
+    except (TypeError, ValueError):
+        raise ValueError(f"{file}: labels maps name to id in nnU-Net v2, got {labels}; swap names and ids") from None
+    names = sorted(ids, key=ids.__getitem__)
+    if sorted(ids.values()) != list(range(len(ids))):
+        raise ValueError(f"{file}: label ids must be 0, 1, 2, ... without gaps, got {ids}; renumber them")
+    if "ignore" not in ids:
+        return _two_or_more(names, file), None
+    if names[-1] != "ignore":
+        raise ValueError(f"{file}: 'ignore' must have the highest id, got {ids}; renumber the labels")
+    return _two_or_more(names[:-1], file), ids["ignore"]
+
+
+def _two_or_more(classes: list[str], file: Path) -> tuple[str, ...]:
+    if not 2 <= len(classes) <= 255:
+        raise ValueError(f"{file} has only one class or more than 255: {classes}; 2 to 255 are needed")
+    return tuple(classes)
+
+
+def _parse_channels(names: dict[str, str], file: Path) -> tuple[str, ...]:
+    expected = [str(i) for i in range(len(names))] if isinstance(names, dict) else []
+    if not expected or set(names) != set(expected):
+        raise ValueError(f'{file}: channel_names is {names!r}; write {{"0": "name", "1": "name", ...}}')
+    return tuple(names[i] for i in expected)
+
+
+def _read_json(file: Path) -> dict:
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing; a dataset is a folder with dataset.json, imagesTr and labelsTr")
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is not valid JSON ({error}); correct it") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} holds a {type(content).__name__}; it must hold an object, {{...}}")
+    return content
+
+
+def _write_header(
+    root: Path, classes: tuple[str, ...], channels: tuple[str, ...], sparse: bool, ending: str, samples: list[Sample]
+) -> None:
+    names = (*classes, "ignore") if sparse else classes
+    content: dict[str, object] = {
+        "channel_names": {str(i): name for i, name in enumerate(channels)},
+        "labels": {name: i for i, name in enumerate(names)},
+        "numTraining": len(samples),
+        "file_ending": ending,
+    }
+    if ending == ".tif":  # nnU-Net would find out by trying, and print the failures
+        volume = samples[0].target.ndim == 3
+        content["overwrite_image_reader_writer"] = "Tiff3DIO" if volume else "NaturalImage2DIO"
+    (root / "dataset.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def _default_channels(count: int) -> tuple[str, ...]:
+    return {1: ("image",), 3: ("R", "G", "B")}.get(count, tuple(f"channel {i}" for i in range(count)))
+
+
+def _lossless_ending(samples: list[Sample]) -> str:
+    if samples[0].target.ndim == 3:
+        return ".nii.gz"
+    return ".png" if all(_fits_png(s) and set(s.spacing) == {1.0} for s in samples) else ".tif"
+
+
+def _fits_png(sample: Sample) -> bool:
+    image = sample.image
+    return image.ndim == 3 and bool(((image >= 0) & (image <= 65535) & (image == np.round(image))).all())
+
+
+def _case_names(samples: list[Sample]) -> list[str]:
+    names = [re.sub(r"[^\w.\-]", "_", s.name).lstrip(".") or f"case{i:03d}" for i, s in enumerate(samples)]
+    folded = [name.casefold() for name in names]  # some file systems take "A" and "a" for one
+    if twice := sorted({name for name in names if folded.count(name.casefold()) > 1}):
+        raise ValueError(f"several samples would be called {', '.join(twice)}; rename them")
+    return names
+
+
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """A hidden folder beside `folder`, renamed to it at the end: after an error or a full disk nothing half is left."""
+    folder = folder.resolve()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} exists and is not empty; choose a new folder, nothing is overwritten")
+    hidden = folder.with_name(f".{folder.name}-{uuid4().hex[:8]}")
+    try:
+        for part in ("imagesTr", "labelsTr"):
+            (hidden / part).mkdir(parents=True)
+        yield hidden
+        if folder.exists():
+            folder.rmdir()
+        hidden.rename(folder)
+    except BaseException:
+        shutil.rmtree(hidden, ignore_errors=True)
+        raise
+
+
+def _is_image(file: Path) -> bool:
+    return file.is_file() and not file.name.startswith(".") and file.name.lower().endswith(tuple(FORMATS))
+
+
+def _split_channel(file: Path) -> tuple[str, int]:
+    """("CASE", 1) of CASE_0001.png"""
+    stem, ending = strip_ending(file)
+    match = re.fullmatch(r"(.+)_(\d{4})", stem)
+    if not match:
+        raise ValueError(f"{file} does not say its channel; rename it to {stem}_0000{ending}")
+    return match[1], int(match[2])
+
+
+def _spacing_file(file: Path, case: str) -> Path:
+    return file.with_name(f"{case}.json")
+
+
+def _one_of(words: Sequence[str] | dict[str, object], joint: str = "or") -> str:
+    *most, last = words
+    return f"{', '.join(most)} {joint} {last}" if most else last

@@ -1,0 +1,143 @@
+"""The command line that scores predictions: Dice, HD95 and others (see trainer/metrics.py) of two folders.
+
+    python -m trainer.evaluate --predictions FOLDER --references FOLDER [--json FILE] [--tolerance 2.0]
+
+Files are matched by case name (CASE.nii.gz, CASE.png, CASE.tif), distances are in mm by the files' spacing, and class
+names come from the dataset.json in one of the folders or above it. The JSON file has, with null for "nothing to score":
+
+    mean_foreground  {metric: mean of the classes' means, background left out}
+    mean_all         {metric: the same with the background}
+    classes          {class: {metric: mean over the cases that have the class}}
+    left_out         {class: number of cases in which neither side has it}
+    cases            {case: {class: {metric: value}}}
+    tolerance        mm, of nsd
+    unscored         predictions without a reference
+"""
+
+import json as json_format
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from trainer.dataset import FORMATS, check_same_grid, read_header, read_labels, strip_ending
+from trainer.metrics import METRICS, Scores, scores, summarise
+
+SHORT = {"accuracy": "acc", "precision": "prec", "sensitivity": "sens", "specificity": "spec"}
+
+
+def evaluate(predictions: Path, references: Path, tolerance: float = 2.0) -> dict:
+    """Scores of all cases of `references`, as in the JSON file. ValueError or FileNotFoundError for input that is not
+    complete or does not fit."""
+    predicted, real = _label_files(predictions), _label_files(references)
+    if missing := sorted(set(real) - set(predicted)):
+        raise FileNotFoundError(
+            f"{predictions} has no prediction of {_some(missing)}; predict all cases of {references}"
+        )
+    classes, ignore = _table(predictions, references, [*real.values(), *(predicted[case] for case in real)])
+    cases = {case: _score(predicted[case], file, classes, ignore, tolerance) for case, file in real.items()}
+    unscored = sorted(set(predicted) - set(real))
+    return {**summarise(cases.values()), "cases": cases, "tolerance": tolerance, "unscored": unscored}
+
+
+def _score(predicted: Path, real: Path, classes: tuple[str, ...], ignore: int | None, tolerance: float) -> Scores:
+    prediction, spacing_p = read_labels(predicted)
+    reference, spacing = read_labels(real)
+    check_same_grid(predicted, (prediction.shape, spacing_p), real, (reference.shape, spacing))
+    if ignore is not None and (reference == ignore).any():
+        raise ValueError(f"{real} has unlabelled pixels ('ignore', {ignore}); scores need dense references")
+    for file, labels in ((predicted, prediction), (real, reference)):
+        if unknown := [i for i in np.unique(labels).tolist() if not 0 <= i < len(classes)]:
+            raise ValueError(
+                f"{file} has label values {unknown[:8]}, but the classes are 0..{len(classes) - 1} {classes}"
+            )
+    return scores(prediction, reference, spacing, classes, tolerance)
+
+
+def _label_files(folder: Path) -> dict[str, Path]:
+    """CASE -> file."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is not a folder; give a folder of label files")
+    files: dict[str, Path] = {}
+    for file in sorted(folder.iterdir()):
+        if file.name.startswith(".") or not file.name.lower().endswith(tuple(FORMATS)):
+            continue
+        case = strip_ending(file)[0]
+        if case in files:
+            raise ValueError(f"{folder} has {files[case].name} and {file.name}; keep one label file a case")
+        files[case] = file
+    if not files:
+        raise FileNotFoundError(f"no label files in {folder}; expected CASE{', CASE'.join(FORMATS)}")
+    return files
+
+
+def _table(predictions: Path, references: Path, files: list[Path]) -> tuple[tuple[str, ...], int | None]:
+    """Class names and the id of `ignore`, from the nearest dataset.json; else "background", "class 1", ... as found."""
+    for folder in (references, references.resolve().parent, predictions, predictions.resolve().parent):
+        if (folder / "dataset.json").is_file():
+            header = read_header(folder)
+            return header.classes, header.ignore
+    highest = max(int(read_labels(file)[0].max(initial=0)) for file in files)
+    return ("background", *(f"class {i}" for i in range(1, highest + 1))), None
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _show(result: dict, console: Console) -> None:
+    title = f"{len(result['cases'])} case(s), distances in mm, NSD at {result['tolerance']:g} mm"
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))  # narrow: fits a terminal of 80 columns
+    table.add_column("class", overflow="fold", min_width=15)
+    for metric in METRICS:
+        table.add_column(SHORT.get(metric, metric), justify="right", no_wrap=True)
+    for name, row in result["classes"].items():
+        table.add_row(name, *_cells(row))
+    table.add_section()
+    for name in ("mean_foreground", "mean_all"):
+        table.add_row(name, *_cells(result[name]))
+    console.print(table)
+    for name, count in result["left_out"].items():
+        if count:
+            console.print(f"{name}: left out in {count} case(s), where neither side has it")
+    if result["unscored"]:
+        console.print(f"not scored, no reference: {_some(result['unscored'])}")
+
+
+def _cells(row: dict[str, float | None]) -> list[str]:
+    digits = {"hd95": 2, "asd": 2}
+    return ["-" if row[metric] is None else f"{row[metric]:.{digits.get(metric, 3)}f}" for metric in METRICS]
+
+
+def main(
+    predictions: Path,
+    references: Path,
+    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
+    tolerance: float = 2.0,
+) -> None:
+    """Scores label files against references: Dice, IoU, HD95, ASD, NSD and more, per class and averaged.
+
+    Args:
+        predictions: folder of predicted label files, CASE.nii.gz, CASE.png or CASE.tif.
+        references: folder of dense reference labels with the same names.
+        json: write all scores to this file.
+        tolerance: of NSD, in mm.
+    """
+    try:
+        result = evaluate(predictions, references, tolerance)
+        if json is not None:
+            json.parent.mkdir(parents=True, exist_ok=True)
+            json.write_text(json_format.dumps(result, indent=1, allow_nan=False), encoding="utf-8")
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    _show(result, Console())
+
+
+if __name__ == "__main__":
+    tyro.cli(main, prog="python -m trainer.evaluate")

@@ -1,0 +1,160 @@
+"""Train from a dataset folder: python -m trainer.fit DATASET --out RUN [--preset interactive] [--minutes 3]
+
+DATASET is in the nnU-Net v2 raw format; where its labels have the class "ignore", what nobody drew on is left out.
+The run's folder then holds weights.safetensors, config.json, history.csv and a checkpoint that --resume goes on from.
+"""
+
+import time
+
+STARTED = time.monotonic()  # first of all: a budget in minutes counts the imports below
+
+import dataclasses  # noqa: E402
+import json  # noqa: E402
+import signal  # noqa: E402
+import sys  # noqa: E402
+from collections.abc import Iterator  # noqa: E402
+from contextlib import contextmanager  # noqa: E402
+from dataclasses import dataclass  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import TYPE_CHECKING, Annotated, Literal  # noqa: E402
+
+import tyro  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
+
+from trainer.config import PRESETS, Config, read_config  # noqa: E402
+
+if TYPE_CHECKING:
+    import trainer
+
+console = Console(stderr=True)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Train networks on a dataset, from strokes or from dense labels."""
+
+    dataset: tyro.conf.Positional[Path]
+    """Folder in the nnU-Net v2 raw format."""
+    out: Path
+    """Folder of the run; new or empty, unless --resume."""
+    preset: Literal["interactive", "paper", "supervised"] | None = None
+    """Where it is not given: interactive for strokes, supervised for dense labels."""
+    validation: Path | None = None
+    """Dataset with dense labels; the weights that do best on it are kept."""
+    resume: bool = False
+    """Go on with the run in --out, with its own config; a larger budget may be given."""
+    config: Annotated[Config, tyro.conf.arg(name="")] = PRESETS["interactive"]
+
+
+def main() -> None:
+    try:
+        fit(parse(sys.argv[1:]))
+    except (ValueError, OSError, ArithmeticError) as e:
+        sys.exit(f"trainer.fit: {e}")
+
+
+def parse(argv: list[str]) -> Fit:
+    """The flags; those of the config start from the preset, which follows from the dataset where it is not given."""
+    first = tyro.cli(Fit, args=argv, description=__doc__)
+    preset = first.preset or ("interactive" if has_ignore(first.dataset) else "supervised")
+    base = resumed(first.out) if first.resume else PRESETS[preset]
+    given = tyro.cli(Fit, args=argv, default=dataclasses.replace(first, preset=preset, config=base))
+    return dataclasses.replace(given, config=one_budget(given.config, base))
+
+
+def has_ignore(dataset: Path) -> bool:
+    """Whether its dataset.json lists "ignore": a quick look, before the dataset is read."""
+    file = dataset / "dataset.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"{dataset} is no dataset: {file.name} is missing; give a folder in nnU-Net v2 format")
+    return "ignore" in json.loads(file.read_text()).get("labels", {})
+
+
+def resumed(folder: Path) -> Config:
+    config, _, _ = read_config(folder / "config.json")
+    return config
+
+
+def one_budget(config: Config, base: Config) -> Config:
+    """Where the user gave minutes to a preset that counts iterations, or the reverse, theirs is the budget."""
+    if config.minutes != base.minutes and config.iterations == base.iterations:
+        return dataclasses.replace(config, iterations=None)
+    if config.iterations != base.iterations and config.minutes == base.minutes:
+        return dataclasses.replace(config, minutes=None)
+    return config
+
+
+def fit(options: Fit) -> None:
+    config = options.config.checked()
+    if not options.resume and options.out.exists() and any(options.out.iterdir()):
+        raise ValueError(f"{options.out} is not empty; add --resume to go on with its run, or name a new folder")
+    console.print(f"preset {options.preset}: {', '.join(config.names)}, {config.objective}")
+    run = new_run(options)
+    with stopping_on_ctrl_c(run):
+        show(run)
+    console.print(f"{run.iteration} iterations in {run.seconds:.0f} s; the run is in {options.out}")
+
+
+def new_run(options: Fit) -> "trainer.Run":
+    from trainer.dataset import load_dataset
+    from trainer.run import Run
+
+    dataset = load_dataset(options.dataset)
+    validation = load_dataset(options.validation) if options.validation else None
+    if validation and (validation.sparse or validation.classes != dataset.classes):
+        raise ValueError(
+            f"{options.validation} must have dense labels of the classes {dataset.classes}, got "
+            f"{'strokes of ' if validation.sparse else ''}{validation.classes}"
+        )
+    return Run(
+        dataset.samples,
+        options.config,
+        dataset.classes,
+        folder=options.out,
+        validation=validation.samples if validation else (),
+        started=STARTED,
+        resume=options.resume,
+    )
+
+
+@contextmanager
+def stopping_on_ctrl_c(run: "trainer.Run") -> Iterator[None]:
+    """Ctrl-C ends after the current step and keeps the model; a second one ends at once."""
+
+    def stop(*_: object) -> None:
+        signal.signal(signal.SIGINT, before)
+        console.print("stopping after this step; press Ctrl-C again to lose it")
+        run.stop()
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def show(run: "trainer.Run") -> None:
+    """Train, with the loss of each network, steps per second and the time left on one line."""
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(bar_width=24), TimeElapsedColumn(), console=console
+    ) as bar:
+        task, told = bar.add_task("reading strokes", total=1.0), 0.0
+        for progress in run:
+            bar.update(task, completed=progress.fraction, description=described(progress))
+            if not console.is_terminal and progress.seconds - told >= 10:  # a log file gets a line now and then
+                told = progress.seconds
+                console.print(f"{progress.seconds:5.0f} s  {described(progress)}")
+
+
+def described(progress: "trainer.Progress") -> str:
+    if progress.stage == "propagation":
+        return "spreading the strokes"
+    left = "" if progress.remaining is None else f"  {progress.remaining:.0f} s left"
+    losses = "  ".join(f"{name} {loss:.3f}" for name, loss in progress.losses.items())
+    score = "" if progress.validation is None else f"  validation Dice {progress.validation:.3f}"
+    return f"{progress.iteration}  {losses}  {progress.rate:.1f} it/s{left}{score}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""Model: trained networks, their Config and the class names; predict, save, load.
+
+C channels · D H W space · K classes
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from trainer.batches import normalise
+from trainer.config import Config, read_config, write_config
+from trainer.dataset import check_image
+from trainer.files import read_tensors, replacing, write_tensors
+from trainer.inference import slice_probabilities
+from trainer.machine import settled
+from trainer.networks import build
+
+ENSEMBLE = "ensemble"
+WEIGHTS, CHECKPOINT, CONFIG = "weights.safetensors", "checkpoint.safetensors", "config.json"
+Probabilities = dict[str, np.ndarray]  # name of a network, or "ensemble" -> float32 (K, *space)
+
+
+class Model:
+    """Networks that answer together: `predict` gives labels, `probabilities` what each network thinks."""
+
+    def __init__(self, networks: dict[str, nn.Module], config: Config, classes: tuple[str, ...], channels: int) -> None:
+        self.networks, self.config, self.classes, self.channels = networks, config, classes, channels
+
+    @classmethod
+    def new(cls, config: Config, classes: tuple[str, ...], channels: int) -> "Model":
+        """Untrained networks; the same seed gives the same weights, whatever the host program drew before."""
+        networks = {}
+        for index, name in enumerate(config.names):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(config.seed + index)
+                networks[name] = build(name, channels, len(classes), size=config.size).to(config.device)
+        return cls(networks, config, classes, channels)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.networks)
+
+    def prepared(self, image: np.ndarray, name: str = "the image") -> Tensor:
+        """Raw intensities (C, *space) -> normalised slices (D, C, H, W), what `slice_probabilities` takes.
+
+        ValueError where the image has other channels than the networks were trained on, or is NaN or constant.
+        """
+        if image.shape[0] != self.channels:
+            raise ValueError(
+                f"{name} has {image.shape[0]} channels, but the networks were trained on {self.channels}; "
+                "choose an image like those they were trained on"
+            )
+        check_image(image, name)
+        stack = normalise(image, self.config.normalisation)
+        stack = stack if stack.ndim == 4 else stack[:, None]
+        return torch.from_numpy(np.ascontiguousarray(stack.transpose(1, 0, 2, 3)))
+
+    def slice_probabilities(self, prepared: Tensor, z: int) -> Probabilities:
+        """Of slice z: float32 (K, H, W) for each network and the ensemble, the mean of all."""
+        one = prepared[z : z + 1]
+        each = {n: slice_probabilities(net, one, self.config)[0].numpy() for n, net in self.networks.items()}
+        return {**each, ENSEMBLE: np.mean(list(each.values()), 0)}
+
+    def stream(self, image: np.ndarray) -> Iterator[Probabilities]:
+        """`slice_probabilities` of slice after slice."""
+        prepared = self.prepared(image)
+        return (self.slice_probabilities(prepared, z) for z in range(len(prepared)))
+
+    def probabilities(self, image: np.ndarray, spacing: tuple[float, ...] | None = None) -> Probabilities:
+        """Image (C, *space) -> float32 (K, *space) for each network and the ensemble. Spacing is not used in 2-D."""
+        slices = list(self.stream(image))
+        return {n: np.stack([one[n] for one in slices], 1).reshape(-1, *image.shape[1:]) for n in slices[0]}
+
+    def predict(
+        self, image: np.ndarray, spacing: tuple[float, ...] | None = None, network: str = ENSEMBLE
+    ) -> np.ndarray:
+        """Image (C, *space) -> uint8 (*space) class ids, by one network or the ensemble."""
+        self.check_name(network)
+        labels = [one[network].argmax(0).astype(np.uint8) for one in self.stream(image)]
+        return np.stack(labels).reshape(image.shape[1:])
+
+    def check_name(self, network: str) -> None:
+        if network not in (*self.names, ENSEMBLE):
+            raise ValueError(f"this run has no network {network!r}; it has {', '.join((*self.names, ENSEMBLE))}")
+
+    def save(self, folder: Path | str) -> None:
+        """weights.safetensors and config.json; a file that exists is replaced only when the new one is complete."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(folder / CONFIG) as file:
+            write_config(file, self.config, self.classes, self.channels)
+        write_tensors(folder / WEIGHTS, self.state())
+
+    def state(self) -> dict[str, Tensor]:
+        """Every weight, named "unet/encoder..." and so on."""
+        return {
+            f"{name}/{key}": value for name, net in self.networks.items() for key, value in net.state_dict().items()
+        }
+
+    def load_state(self, state: dict[str, Tensor], source: Path) -> None:
+        """Strictly; ValueError says what does not fit."""
+        for name, net in self.networks.items():
+            own = {key.split("/", 1)[1]: value for key, value in state.items() if key.startswith(f"{name}/")}
+            try:
+                net.load_state_dict(own, strict=True)
+            except RuntimeError as e:
+                raise ValueError(f"{source} does not hold the weights of this {name}: {e}") from e
+
+    @classmethod
+    def load(cls, folder: Path | str, device: str = "auto") -> "Model":
+        """The model of a run's folder; of an unfinished run, its last checkpoint. Errors name the file."""
+        folder = Path(folder)
+        config, classes, channels = read_config(folder / CONFIG)
+        dtype = config.dtype if device == config.device else "auto"
+        config = settled(dataclasses.replace(config, device=device, dtype=dtype))
+        model = cls.new(config, classes, channels)
+        file = next((folder / n for n in (WEIGHTS, CHECKPOINT) if (folder / n).is_file()), None)
+        if file is None:
+            raise FileNotFoundError(f"no weights in {folder}: {WEIGHTS} is missing; train first")
+        model.load_state(read_tensors(file)[0], file)
+        return model

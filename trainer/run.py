@@ -1,0 +1,328 @@
+"""Run: the one training loop, weak or supervised. `for progress in run:` trains; `run.model` is what it has learned.
+
+B batch · C channels · K classes · every random number of iteration i comes from (seed, i), so a resume repeats nothing
+"""
+
+import csv
+import math
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from trainer.batches import Batches, Case
+from trainer.config import Config, write_config
+from trainer.dataset import Sample, check_image, check_strokes
+from trainer.files import read_tensors, replacing, write_tensors
+from trainer.inference import autocast
+from trainer.machine import settled
+from trainer.metrics import dice
+from trainer.model import CHECKPOINT, CONFIG, ENSEMBLE, Model
+from trainer.objectives import OBJECTIVES, Batch, simplex
+from trainer.propagation import Teacher, propagate
+
+HISTORY, BEST = "history.csv", "best.safetensors"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What the loop yields after each step; plain values, so that they may cross to another thread or process."""
+
+    iteration: int  # finished steps; 0 while the strokes are being propagated
+    losses: dict[str, float]  # network -> loss; empty at iteration 0
+    seconds: float  # since the run began
+    fraction: float  # 0..1 of the budget
+    rate: float  # steps per second; 0 where it is not known yet
+    remaining: float | None  # seconds to go, an estimate
+    stage: str = "training"  # or "propagation"
+    validation: float | None = None  # mean foreground Dice of the ensemble, where it was just measured
+
+
+class Run:
+    """Train networks on samples. Nothing happens before the first `next`; the model is usable between two steps.
+
+    `folder` receives checkpoints, history.csv and config.json; `validation` holds dense samples whose Dice picks the
+    weights to keep; `started` is the time.monotonic() that a budget in minutes counts from, by default the first
+    `next`; with `resume` the run goes on from the folder's checkpoint. ValueError where samples or config cannot work.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        config: Config,
+        classes: Sequence[str],
+        *,
+        folder: Path | str | None = None,
+        validation: Sequence[Sample] = (),
+        started: float | None = None,
+        resume: bool = False,
+    ) -> None:
+        self.config, self.classes = config.checked(), tuple(classes)
+        self.samples, self.validation = list(samples), list(validation)
+        self.folder = None if folder is None else Path(folder)
+        self.started, self.resume = started, resume
+        check(self.samples, self.classes)
+        self.teachers: dict[str, np.ndarray] = {}  # sample name -> float16 (K, *space), the propagated strokes
+        self.model: Model | None = None
+        self.iteration = 0
+        self._stopped = False
+        self._fresh: list[Sample] | None = None
+        self._earlier = 0.0  # seconds trained before a resume
+        self._best = -math.inf
+
+    def stop(self) -> None:
+        """End kindly after the current step; from any thread. The model stays."""
+        self._stopped = True
+
+    def update(self, samples: Sequence[Sample]) -> None:
+        """Go on with these samples from the next step; from any thread. ValueError where they cannot be used."""
+        samples = list(samples)
+        check(samples, self.classes)
+        self._fresh = samples
+
+    def __iter__(self) -> Iterator[Progress]:
+        self.begin()
+        threads = torch.get_num_threads()
+        torch.set_num_threads(self.config.threads)
+        try:
+            batches = yield from self.batches()
+            while not self.finished:
+                if self._fresh is not None:
+                    self.samples, self._fresh = self._fresh, None
+                    batches = yield from self.batches()
+                losses = self.step(batches[self.iteration])
+                self.iteration += 1
+                yield self.record(losses)
+            self.finish()
+        finally:
+            torch.set_num_threads(threads)
+
+    def step(self, batch: Batch) -> dict[str, float]:
+        """One optimiser step of every network; the loss of each."""
+        config, rng = self.config, np.random.default_rng([self.config.seed, self.iteration, 2])
+        mix = simplex(len(self.networks), rng)
+        batch = Batch(*(part if part is None else part.to(config.device) for part in batch))
+        with own_random_state(config, self.iteration):
+            logits = {}
+            for name, network in self.networks.items():
+                with autocast(config, torch.device(config.device)):
+                    logits[name] = network(batch.image)  # (B, K, *space)
+            losses = OBJECTIVES[config.objective](logits, batch, config, mix, self.fraction)
+            for optimiser in self.optimisers.values():
+                optimiser.zero_grad()
+            sum(losses.values()).backward()
+        for name, optimiser in self.optimisers.items():
+            self.set_rate(name, optimiser)
+            if config.clip is not None:
+                nn.utils.clip_grad_norm_(self.networks[name].parameters(), config.clip)
+            optimiser.step()
+        return finite({name: loss.item() for name, loss in losses.items()}, self.iteration)
+
+    def set_rate(self, name: str, optimiser: torch.optim.Optimizer) -> None:
+        """Poly decay of every network's rate, but for a UNet's where the config says so."""
+        decays = self.config.unet_rate_decays or not name.startswith("unet")
+        for group in optimiser.param_groups:
+            group["lr"] = self.config.learning_rate * ((1 - self.fraction) ** 0.9 if decays else 1.0)
+
+    # ---- time ----
+
+    @property
+    def seconds(self) -> float:
+        return self._earlier + time.monotonic() - self.started
+
+    @property
+    def fraction(self) -> float:
+        """0..1 of the budget."""
+        if self.config.iterations is not None:
+            return min(1.0, self.iteration / self.config.iterations)
+        return min(1.0, self.seconds / (60 * self.config.minutes))
+
+    @property
+    def finished(self) -> bool:
+        """Stopped, or no time for another step and for saving."""
+        if self._stopped or self.config.iterations is not None:
+            return self._stopped or self.iteration >= self.config.iterations
+        return self.seconds + self._step_seconds + 2 * self._save_seconds >= 60 * self.config.minutes
+
+    # ---- beginning ----
+
+    def begin(self) -> None:
+        """Settle the machine, build the networks, and take up the checkpoint of a run that goes on."""
+        self.started = time.monotonic() if self.started is None else self.started
+        self.config = settled(self.config)
+        self.model = Model.new(self.config, self.classes, self.samples[0].image.shape[0])
+        self.networks = self.model.networks
+        self.optimisers = {name: new_optimiser(net, self.config) for name, net in self.networks.items()}
+        for network in self.networks.values():
+            network.train()
+        self._history: list[list[float]] = []
+        self._step_seconds = self._save_seconds = 0.0
+        self._last_step = self._last_save = time.monotonic()
+        if self.folder is not None:
+            self.open_folder()
+
+    def batches(self) -> Generator[Progress, None, Batches]:
+        """Prepare the samples, a Progress for each that was propagated; returns the Batches."""
+        cases = []
+        for sample in self.samples:
+            teacher = self.taught(sample)
+            cases.append(Case.of(sample, teacher, self.config))
+            if teacher is not None:
+                yield self.progress({}, stage="propagation")
+        self._last_step = time.monotonic()
+        return Batches(cases, self.config)
+
+    def taught(self, sample: Sample) -> Teacher | None:
+        if not self.config.propagation:
+            return None
+        teacher = propagate(sample, len(self.classes), lambda: self._stopped)
+        self.teachers[sample.name] = teacher.probabilities
+        return teacher
+
+    # ---- along the way ----
+
+    def record(self, losses: dict[str, float]) -> Progress:
+        """Note a step, and write a checkpoint or look at the validation images when it is time."""
+        now = time.monotonic()
+        step = now - self._last_step
+        self._step_seconds = step if not self._step_seconds else 0.9 * self._step_seconds + 0.1 * step
+        self._history.append([self.iteration, round(self.seconds, 3), *losses.values()])
+        score = None
+        if self.validation and self.iteration % self.config.validate_every == 0:
+            score = self.validate()
+        if self.folder is not None and now - self._last_save >= self.config.checkpoint_seconds:
+            self.save_checkpoint()
+        self._last_step = time.monotonic()
+        return self.progress(losses, validation=score)
+
+    def progress(self, losses: dict[str, float], stage: str = "training", validation: float | None = None) -> Progress:
+        rate = 1 / self._step_seconds if self._step_seconds else 0.0
+        if self.config.iterations is None:
+            remaining = max(0.0, 60 * self.config.minutes - self.seconds)
+        else:
+            remaining = (self.config.iterations - self.iteration) / rate if rate else None
+        return Progress(self.iteration, losses, self.seconds, self.fraction, rate, remaining, stage, validation)
+
+    def validate(self) -> float:
+        """Mean foreground Dice of the ensemble over the validation images; the best weights are kept."""
+        foreground = range(1, len(self.classes))
+        scores = []
+        for sample in self.validation:
+            labels = self.model.predict(sample.image, sample.spacing, ENSEMBLE)
+            each = [dice(labels == c, sample.target == c) for c in foreground]
+            scores += [score for score in each if score is not None]
+        score = float(np.mean(scores))
+        if score > self._best:
+            self._best, self._best_state = score, {k: v.detach().clone() for k, v in self.model.state().items()}
+            if self.folder is not None:
+                write_tensors(self.folder / BEST, self._best_state, {"score": repr(score)})
+        return score
+
+    def finish(self) -> None:
+        """A last checkpoint, the best weights where there was a validation, and the model on disk."""
+        if self.folder is not None:
+            self.save_checkpoint()
+        if self.validation and not self._stopped and self.iteration % self.config.validate_every:
+            self.validate()
+        if self._best > -math.inf:
+            self.model.load_state(self._best_state, Path(BEST))
+        if self.folder is not None:
+            self.model.save(self.folder)
+
+    # ---- the folder ----
+
+    def open_folder(self) -> None:
+        """A new folder of a run, or the state of the one that goes on."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.resume and (self.folder / CHECKPOINT).is_file():
+            self.load_checkpoint()
+        with replacing(self.folder / CONFIG) as file:
+            write_config(file, self.config, self.classes, self.model.channels)
+
+    def save_checkpoint(self) -> None:
+        """Weights, optimisers and history up to this step; the file is whole or the one before."""
+        begun = time.monotonic()
+        state = self.model.state()
+        for name, optimiser in self.optimisers.items():
+            for index, values in optimiser.state_dict()["state"].items():
+                state |= {f"optimiser/{name}/{index}/{k}": v for k, v in values.items() if isinstance(v, Tensor)}
+        note = {"iteration": str(self.iteration), "seconds": repr(self.seconds)}
+        self.write_history()
+        write_tensors(self.folder / CHECKPOINT, state, note)
+        self._last_save = time.monotonic()
+        self._save_seconds = self._last_save - begun
+
+    def load_checkpoint(self) -> None:
+        file = self.folder / CHECKPOINT
+        state, note = read_tensors(file)
+        self.iteration, self._earlier = int(note["iteration"]), float(note["seconds"])
+        self.model.load_state(state, file)
+        for name, optimiser in self.optimisers.items():
+            optimiser.load_state_dict(optimiser_state(optimiser, state, f"optimiser/{name}/"))
+        self._history = read_history(self.folder / HISTORY, self.iteration)
+        if (self.folder / BEST).is_file():
+            self._best_state, best = read_tensors(self.folder / BEST)
+            self._best = float(best["score"])
+
+    def write_history(self) -> None:
+        """One row a step: iteration, seconds, and the loss of each network."""
+        with replacing(self.folder / HISTORY) as draft, draft.open("w", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(["iteration", "seconds", *self.networks])
+            rows.writerows(self._history)
+
+
+def check(samples: Sequence[Sample], classes: Sequence[str]) -> None:
+    """ValueError where images or strokes cannot be trained on."""
+    for sample in samples:
+        check_image(sample.image, sample.name)
+    check_strokes(samples, classes)
+
+
+def new_optimiser(network: nn.Module, config: Config) -> torch.optim.Optimizer:
+    if config.optimiser == "sgd":
+        return torch.optim.SGD(
+            network.parameters(), config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
+        )
+    return torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=config.weight_decay)
+
+
+def optimiser_state(optimiser: torch.optim.Optimizer, state: dict[str, Tensor], prefix: str) -> dict:
+    """The state_dict of an optimiser, rebuilt from the tensors "<prefix><index>/<key>" of a checkpoint."""
+    values: dict[int, dict[str, Tensor]] = {}
+    for name in filter(lambda name: name.startswith(prefix), state):
+        index, key = name.removeprefix(prefix).split("/")
+        values.setdefault(int(index), {})[key] = state[name]
+    return {**optimiser.state_dict(), "state": values}
+
+
+@contextmanager
+def own_random_state(config: Config, iteration: int) -> Iterator[None]:
+    """Dropout and DropPath draw from torch's global state: seed it for one step, then give the host's back."""
+    device = torch.device(config.device)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(config.seed * 1_000_003 + iteration)
+        yield
+
+
+def finite(losses: dict[str, float], iteration: int) -> dict[str, float]:
+    """These losses; ArithmeticError where one is not a number."""
+    for name, loss in losses.items():
+        if not math.isfinite(loss):
+            raise ArithmeticError(
+                f"the loss of {name} became {loss} at iteration {iteration}; "
+                "lower the learning rate, or use --dtype float32"
+            )
+    return losses
+
+
+def read_history(file: Path, until: int) -> list[list[float]]:
+    """Rows up to an iteration: what was written after the checkpoint is trained again."""
+    with file.open(newline="") as lines:
+        rows = [[float(value) for value in row] for row in list(csv.reader(lines))[1:]]
+    return [[int(row[0]), *row[1:]] for row in rows if row[0] <= until]
