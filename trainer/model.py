@@ -37,7 +37,8 @@ class Model:
         for index, name in enumerate(config.names):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(config.seed + index)
-                networks[name] = build(name, channels, len(classes), size=config.size).to(config.device)
+                network = build(name, channels, len(classes), size=config.size)
+            networks[name] = network.to(config.device, memory_format=torch.channels_last)
         return cls(networks, config, classes, channels)
 
     @property

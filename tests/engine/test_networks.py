@@ -139,6 +139,8 @@ def test_a_grey_image_is_repeated_only_where_asked() -> None:
     image = torch.randn(1, 1, 32, 32)
     with torch.no_grad():
         assert torch.equal(grey(image), grey(image.repeat(1, 3, 1, 1)))
+    with pytest.raises(RuntimeError, match="to have 3 channels, but got 1 channels"):
+        build("mambaunet", 3, 2, "small")(image)
 
 
 @EVERY

@@ -28,7 +28,7 @@ SIZES: dict[str, dict[str, dict[str, object]]] = {
             "mlp_ratio": 2.0,
             "drop_path": 0.1,
         },
-        "mambaunet": {"width": 32, "depths": (1, 1, 1), "d_state": 4, "drop_path": 0.1},
+        "mambaunet": {"width": 32, "depths": (1, 1, 2), "d_state": 4, "expand": 1, "drop_path": 0.1},
     },
 }
 

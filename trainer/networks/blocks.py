@@ -168,14 +168,13 @@ class PatchUNet(nn.Module):
 
 
 def stem_channels(in_channels: int, repeat_grey: bool) -> int:
-    """Input channels of the first convolution: three for a grey image that is repeated (see `any_size`)."""
+    """Input channels of the first convolution: three for a grey image that `any_size` will repeat."""
     return 3 if repeat_grey and in_channels == 1 else in_channels
 
 
-def any_size(network: PatchUNet, image: Tensor) -> Tensor:
-    """Logits (B, K, H, W) of an image (B, C, H, W), any H, W; one channel is repeated where the stem expects three."""
+def any_size(network: PatchUNet, image: Tensor, repeat_grey: bool) -> Tensor:
+    """Logits (B, K, H, W) of an image (B, C, H, W) of any height and width; repeat_grey makes one channel three."""
     H, W = image.shape[-2:]
-    stem = network.patch_embed.proj.in_channels
-    if image.shape[1] == 1 and stem == 3:
+    if repeat_grey and image.shape[1] == 1:
         image = image.expand(-1, 3, -1, -1)
     return network(pad_to_multiple(image, network.multiple))[..., :H, :W]

@@ -40,9 +40,10 @@ class MambaUNet(nn.Module):
         def make_block(stage: int, index: int, rate: float) -> VSSBlock:
             return VSSBlock(width * 2**stage, d_state, expand, rate)
 
+        self.repeat_grey = repeat_grey
         stem = stem_channels(in_channels, repeat_grey)
         self.mamba_unet = PatchUNet(make_block, stem, classes, width, depths, patch, drop_path)
         self.apply(init_transformer)
 
     def forward(self, image: Tensor) -> Tensor:
-        return any_size(self.mamba_unet, image)
+        return any_size(self.mamba_unet, image, self.repeat_grey)

@@ -52,9 +52,10 @@ class SwinUNet(nn.Module):
             shift = side // 2 if index % 2 else 0  # every other block looks across the borders of the windows
             return SwinBlock(dims[stage], heads[stage], side, shift, mlp_ratio, rate)
 
+        self.repeat_grey = repeat_grey
         stem = stem_channels(in_channels, repeat_grey)
         self.swin_unet = PatchUNet(make_block, stem, classes, width, depths, patch, drop_path)
         self.apply(init_transformer)
 
     def forward(self, image: Tensor) -> Tensor:
-        return any_size(self.swin_unet, image)
+        return any_size(self.swin_unet, image, self.repeat_grey)

@@ -1,0 +1,81 @@
+"""What to do with a model: keep it, take up another, predict; and export the strokes it learnt from."""
+
+from pathlib import Path
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QFileDialog, QGridLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+
+
+class ModelsPanel(QWidget):
+    """Edits nothing itself: shows the model at hand and asks for folders."""
+
+    predictRequested = Signal()
+    stopRequested = Signal()
+    saveRequested = Signal(Path)
+    loadRequested = Signal(Path)
+    exportRequested = Signal(Path)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._label = QLabel()
+        self._label.setWordWrap(True)
+        self._has_model, self._state = False, "idle"
+        self._predict = QPushButton("Predict image")
+        self._predict.setToolTip("Segment all of the chosen image with the model at hand")
+        self._load = QPushButton("Load run…")
+        self._load.setToolTip("Take up the model of a run folder, from here or from python -m trainer.fit")
+        self._save = QPushButton("Save run…")
+        self._save.setToolTip("Write the model as a run folder: weights, settings, class names")
+        self._export = QPushButton("Export strokes…")
+        self._export.setToolTip(
+            "Write image and strokes as a dataset (nnU-Net format) that python -m trainer.fit reads"
+        )
+        self._predict.clicked.connect(self._on_predict)
+        self._save.clicked.connect(self._ask_save)
+        self._load.clicked.connect(self._ask_load)
+        self._export.clicked.connect(self._ask_export)
+
+        grid = QGridLayout()
+        for i, button in enumerate((self._predict, self._export, self._load, self._save)):
+            grid.addWidget(button, i // 2, i % 2)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self._label)
+        layout.addLayout(grid)
+        self.set_model("")
+
+    def set_model(self, description: str) -> None:
+        """Name the model at hand, "" where there is none."""
+        self._has_model = bool(description)
+        self._label.setText(description or "No model yet: train one, or load a run.")
+        self._update()
+
+    def set_state(self, state: str) -> None:
+        """Allow what the session can do now."""
+        self._state = state
+        self._update()
+
+    def _update(self) -> None:
+        idle, predicting = self._state == "idle", self._state == "predicting"
+        self._predict.setText("Stop predicting" if predicting else "Predict image")
+        self._predict.setEnabled(self._has_model and (idle or predicting))
+        self._save.setEnabled(self._has_model and idle)
+        self._load.setEnabled(idle)
+        self._export.setEnabled(idle)
+
+    def _on_predict(self) -> None:
+        (self.stopRequested if self._state == "predicting" else self.predictRequested).emit()
+
+    def _ask_save(self) -> None:
+        if path := QFileDialog.getSaveFileName(self, "Save the run as a new folder", "run")[0]:
+            self.saveRequested.emit(Path(path))
+
+    def _ask_load(self) -> None:
+        if path := QFileDialog.getExistingDirectory(self, "Choose a run folder"):
+            self.loadRequested.emit(Path(path))
+
+    def _ask_export(self) -> None:
+        if path := QFileDialog.getSaveFileName(
+            self, "Export the strokes as a new dataset folder", "Dataset001_strokes"
+        )[0]:
+            self.exportRequested.emit(Path(path))

@@ -1,0 +1,131 @@
+"""How the training goes: a bar, a line of numbers, the loss of each network over time, and what the overlay shows."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyqtgraph as pg
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import QLabel, QProgressBar, QVBoxLayout, QWidget
+from superqt.utils import qthrottled
+
+if TYPE_CHECKING:
+    from trainer import Progress
+
+CURVES = ("#56b4e9", "#e69f00", "#2fbf9b", "#cc79a7", "#f0e442")
+REDRAW = 100  # ms between two redraws
+SMOOTHING = 0.9  # of the exponential average that is drawn; single steps jump too much to be read
+
+
+class ProgressPanel(QWidget):
+    """Edits the list of Progress of a training; `show_progress` appends to it."""
+
+    valueChanged = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._history: list[Progress] = []
+        self._curves: dict[str, pg.PlotDataItem] = {}
+        self._smooth: dict[str, list[tuple[int, float]]] = {}
+        self._headline, self._numbers, self._shown = QLabel("Ready"), QLabel(), QLabel()
+        self._shown.setToolTip("What the visible overlay shows")
+        for label in (self._headline, self._numbers, self._shown):
+            label.setWordWrap(True)
+        self._bar = QProgressBar()
+        self._bar.setTextVisible(False)
+        self._bar.setFixedHeight(8)
+        self._plot = _plot()
+        self._legend = self._plot.addLegend(offset=(-4, 4), labelTextSize="8pt", verSpacing=-4)
+
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        for widget in (self._headline, self._bar, self._numbers, self._plot, self._shown):
+            layout.addWidget(widget)
+        self.redraw = qthrottled(self._redraw, timeout=REDRAW, leading=True)
+        self.setValue([])
+
+    def value(self) -> list["Progress"]:
+        return list(self._history)
+
+    def setValue(self, history: Sequence["Progress"]) -> None:
+        self._history, self._smooth, self._curves = [], {}, {}
+        self._plot.clear()
+        self._legend.clear()
+        for progress in history:
+            self._append(progress)
+        self._redraw()
+        self.valueChanged.emit()
+
+    def show_progress(self, progress: "Progress") -> None:
+        self._append(progress)
+        self.redraw()
+        self.valueChanged.emit()
+
+    def set_headline(self, text: str, fraction: float | None = None) -> None:
+        """What is going on; with `fraction` also how much of it is done, 0..1."""
+        self._headline.setText(text)
+        if fraction is not None:
+            self._bar.setRange(0, 1000)
+            self._bar.setValue(round(1000 * fraction))
+
+    def set_busy(self) -> None:
+        """Something goes on and nobody knows how long."""
+        self._bar.setRange(0, 0)
+
+    def set_shown(self, source: str) -> None:
+        self._shown.setText(f"Overlay: <b>{source}</b>" if source else "")
+
+    def shown(self) -> str:
+        return self._shown.text()
+
+    def _append(self, progress: "Progress") -> None:
+        self._history.append(progress)
+        for name, loss in progress.losses.items():
+            points = self._smooth.setdefault(name, [])
+            average = SMOOTHING * points[-1][1] + (1 - SMOOTHING) * loss if points else loss
+            points.append((progress.iteration, average))
+
+    def _redraw(self) -> None:
+        for name, points in self._smooth.items():
+            if name not in self._curves:
+                pen = pg.mkPen(CURVES[len(self._curves) % len(CURVES)], width=2)
+                self._curves[name] = self._plot.plot(name=name, pen=pen)
+            self._curves[name].setData(np.asarray(points))
+        if self._history:
+            last = self._history[-1]
+            self._bar.setRange(0, 1000)
+            self._bar.setValue(round(1000 * last.fraction))
+        self._numbers.setText(_describe(self._history[-1]) if self._history else "")
+
+
+def _describe(progress: "Progress") -> str:
+    parts = [f"iteration {progress.iteration}"]
+    if progress.rate:
+        parts.append(f"{progress.rate:.1f} it/s")
+    parts.append(f"{_clock(progress.seconds)} gone")
+    if progress.remaining is not None:
+        parts.append(f"{_clock(progress.remaining)} left")
+    return " · ".join(parts)
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def _plot() -> pg.PlotWidget:
+    plot = pg.PlotWidget(background=None)
+    plot.setFixedHeight(150)
+    plot.setToolTip("Loss of each network, smoothed; lower is better")
+    plot.setMenuEnabled(False)
+    plot.setMouseEnabled(False, False)
+    plot.hideButtons()
+    plot.showGrid(y=True, alpha=0.15)
+    plot.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents, False)
+    for side, label in (("left", "loss"), ("bottom", "iteration")):
+        axis = plot.getAxis(side)
+        axis.setLabel(label)
+        axis.setTextPen("#9aa4b0")
+        axis.setPen("#5b6470")
+    return plot
