@@ -5,10 +5,21 @@ from dataclasses import replace
 
 from qtpy.QtCore import QSignalBlocker, QSize, Qt, Signal
 from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap
-from qtpy.QtWidgets import QColorDialog, QHBoxLayout, QListWidget, QListWidgetItem, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QColorDialog,
+    QHBoxLayout,
+    QLabel,
+    QListWidget,
+    QListWidgetItem,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_scribblemamba._layers import Brush, default_brushes, default_colour
 
+HINT = "color: #9aa4b0; font-size: 8pt;"
+CHOSEN = "QListWidget::item:selected { background: #0b6bab; color: white; }"
 FEWEST = 2  # classes: the background and something
 
 
@@ -23,6 +34,7 @@ class ClassesPanel(QWidget):
         super().__init__()
         self._brushes: list[Brush] = []
         self._list = QListWidget()
+        self._list.setStyleSheet(CHOSEN)
         self._list.setIconSize(QSize(18, 18))
         self._list.setToolTip("Click a class, then draw. Double-click to rename it.")
         self._list.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
@@ -36,10 +48,13 @@ class ClassesPanel(QWidget):
         buttons = QHBoxLayout()
         for button in (self._add, self._remove, self._recolour):
             buttons.addWidget(button)
+        hint = QLabel("Click a class, draw.  <b>[</b> <b>]</b> brush size · <b>E</b> erase · <b>Ctrl+Z</b> undo")
+        hint.setStyleSheet(HINT)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._list)
         layout.addLayout(buttons)
+        layout.addWidget(hint)
         self.setValue(default_brushes(["background", "object"]))
 
     def value(self) -> tuple[Brush, ...]:
@@ -129,7 +144,9 @@ def _swatch(colour: str) -> QIcon:
     painter.setPen(Qt.PenStyle.NoPen)
     painter.drawRoundedRect(2, 2, 32, 32, 8, 8)
     painter.end()
-    return QIcon(pixmap)
+    icon = QIcon(pixmap)
+    icon.addPixmap(pixmap, QIcon.Mode.Selected)  # else Qt tints the chosen class's colour
+    return icon
 
 
 def _button(text: str, tip: str, slot: object) -> QPushButton:

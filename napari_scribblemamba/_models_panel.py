@@ -1,9 +1,13 @@
 """What to do with a model: keep it, take up another, predict; and export the strokes it learnt from."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFileDialog, QGridLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+
+if TYPE_CHECKING:
+    from trainer import Model
 
 
 class ModelsPanel(QWidget):
@@ -42,12 +46,12 @@ class ModelsPanel(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._label)
         layout.addLayout(grid)
-        self.set_model("")
+        self.set_model(None)
 
-    def set_model(self, description: str) -> None:
-        """Name the model at hand, "" where there is none."""
-        self._has_model = bool(description)
-        self._label.setText(description or "No model yet: train one, or load a run.")
+    def set_model(self, model: "Model | None") -> None:
+        """Name the model at hand."""
+        self._has_model = model is not None
+        self._label.setText(_describe(model) if model else "No model yet: train one, or load a run.")
         self._update()
 
     def set_state(self, state: str) -> None:
@@ -79,3 +83,7 @@ class ModelsPanel(QWidget):
             self, "Export the strokes as a new dataset folder", "Dataset001_strokes"
         )[0]:
             self.exportRequested.emit(Path(path))
+
+
+def _describe(model: "Model") -> str:
+    return f"<b>{', '.join(model.names)}</b> for {', '.join(model.classes)}"

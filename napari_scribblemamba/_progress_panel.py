@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyqtgraph as pg
-from qtpy.QtCore import Qt, Signal
+from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QLabel, QProgressBar, QVBoxLayout, QWidget
 from superqt.utils import qthrottled
 
@@ -13,7 +13,19 @@ if TYPE_CHECKING:
     from trainer import Progress
 
 CURVES = ("#56b4e9", "#e69f00", "#2fbf9b", "#cc79a7", "#f0e442")
+BAR = """QProgressBar { background: rgba(128, 128, 128, 60); border: 0; border-radius: 4px; }
+QProgressBar::chunk { background: #2f8fd0; border-radius: 4px; }"""
+FAINT = "#9aa4b0"
 REDRAW = 100  # ms between two redraws
+HEADLINES = {
+    "idle": "Ready",
+    "training": "Training",
+    "propagation": "Spreading the strokes",
+    "stopping": "Stopping after this step",
+    "predicting": "Predicting",
+    "saving": "Saving",
+    "loading": "Loading",
+}
 SMOOTHING = 0.9  # of the exponential average that is drawn; single steps jump too much to be read
 
 
@@ -25,6 +37,7 @@ class ProgressPanel(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self._history: list[Progress] = []
+        self._state = "idle"
         self._curves: dict[str, pg.PlotDataItem] = {}
         self._smooth: dict[str, list[tuple[int, float]]] = {}
         self._headline, self._numbers, self._shown = QLabel("Ready"), QLabel(), QLabel()
@@ -34,8 +47,11 @@ class ProgressPanel(QWidget):
         self._bar = QProgressBar()
         self._bar.setTextVisible(False)
         self._bar.setFixedHeight(8)
+        self._bar.setStyleSheet(BAR)
         self._plot = _plot()
-        self._legend = self._plot.addLegend(offset=(-4, 4), labelTextSize="8pt", verSpacing=-4)
+        self._legend = self._plot.addLegend(
+            offset=(-4, 4), labelTextSize="8pt", labelTextColor="#d0d6dd", verSpacing=-6
+        )
 
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -58,19 +74,27 @@ class ProgressPanel(QWidget):
 
     def show_progress(self, progress: "Progress") -> None:
         self._append(progress)
+        self._headline.setText(HEADLINES[progress.stage])
+        self.set_fraction(progress.fraction)
         self.redraw()
         self.valueChanged.emit()
 
-    def set_headline(self, text: str, fraction: float | None = None) -> None:
-        """What is going on; with `fraction` also how much of it is done, 0..1."""
-        self._headline.setText(text)
-        if fraction is not None:
-            self._bar.setRange(0, 1000)
-            self._bar.setValue(round(1000 * fraction))
+    def set_state(self, state: str) -> None:
+        """Say what is going on; the bar runs to and fro where nobody knows how long it takes."""
+        before, self._state = self._state, state
+        self._headline.setText(HEADLINES[state])
+        if state in ("training", "loading", "saving"):
+            self._bar.setRange(0, 0)
+        elif before == "stopping":
+            self._headline.setText("Stopped; what was learnt is kept")
+        elif before != state == "idle":
+            self._headline.setText("Done")
+            self.set_fraction(1.0)
 
-    def set_busy(self) -> None:
-        """Something goes on and nobody knows how long."""
-        self._bar.setRange(0, 0)
+    def set_fraction(self, fraction: float) -> None:
+        """How much is done, 0..1."""
+        self._bar.setRange(0, 1000)
+        self._bar.setValue(round(1000 * fraction))
 
     def set_shown(self, source: str) -> None:
         self._shown.setText(f"Overlay: <b>{source}</b>" if source else "")
@@ -91,10 +115,6 @@ class ProgressPanel(QWidget):
                 pen = pg.mkPen(CURVES[len(self._curves) % len(CURVES)], width=2)
                 self._curves[name] = self._plot.plot(name=name, pen=pen)
             self._curves[name].setData(np.asarray(points))
-        if self._history:
-            last = self._history[-1]
-            self._bar.setRange(0, 1000)
-            self._bar.setValue(round(1000 * last.fraction))
         self._numbers.setText(_describe(self._history[-1]) if self._history else "")
 
 
@@ -122,10 +142,10 @@ def _plot() -> pg.PlotWidget:
     plot.setMouseEnabled(False, False)
     plot.hideButtons()
     plot.showGrid(y=True, alpha=0.15)
-    plot.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents, False)
+    plot.setMinimumWidth(100)
     for side, label in (("left", "loss"), ("bottom", "iteration")):
         axis = plot.getAxis(side)
-        axis.setLabel(label)
-        axis.setTextPen("#9aa4b0")
+        axis.setLabel(label, color=FAINT)
+        axis.setTextPen(FAINT)
         axis.setPen("#5b6470")
     return plot

@@ -1,4 +1,4 @@
-"""Session: what the plugin is doing (idle, training, stopping, predicting, ...). It owns the Run and the Model; no Qt here.
+"""Session: what the plugin is doing (idle, training, stopping, predicting, ...); owns the Run and the Model. No Qt.
 
 Work is a generator of events that `run_in_background` drains in a thread; its callbacks come back on the caller's
 thread. Every piece of work has a generation number: what arrives late from an older one is dropped.
@@ -6,6 +6,8 @@ thread. Every piece of work has a generation number: what arrives late from an o
 
 from __future__ import annotations
 
+import itertools
+import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -156,11 +158,12 @@ class Session:
 
         iteration, due = 0, 0.0
         looks: Iterator[Prediction] | None = None
+        shown: dict[str, np.ndarray] = {}
         for progress in run:
             iteration = progress.iteration
             yield progress
-            if iteration == 0:
-                yield from _first_overlays(run.teachers)
+            if progress.stage == "propagation":
+                yield from _first_overlays(run.teachers, shown)
             elif self.state == "training" and self._clock() >= due:
                 looks = looks or self._looks(run.model, samples)
                 start = self._clock()
@@ -170,31 +173,34 @@ class Session:
 
     def _looks(self, model: Model, samples: Sequence[Sample]) -> Iterator[Prediction]:
         """Without end: the slice in view every other time, between them the one that was not seen for longest."""
+        predict = SlicePredictor(model)
         pieces = _pieces(samples)
         seen = [-1] * len(pieces)
         last = None
-        for turn in range(2**63):
+        for turn in itertools.count():
             nearest = min(range(len(pieces)), key=lambda i: self._distance(*pieces[i]))
             oldest = min(range(len(pieces)), key=lambda i: (seen[i], self._distance(*pieces[i])))
             last = nearest if last != nearest else oldest
             seen[last] = turn
-            yield predict_piece(model, *pieces[last])
+            yield predict(*pieces[last])
 
     def _predicting(
         self, model: Model, samples: Sequence[Sample], generation: int
     ) -> Generator[Prediction, None, None]:
+        """In the thread: every slice, what is in view first; ends early where newer work has begun."""
+        predict = SlicePredictor(model)
         pieces = _pieces(samples)
         total = len(pieces)
         while pieces and generation == self._generation:
-            nearest = min(pieces, key=lambda piece: self._distance(*piece))
-            pieces.remove(nearest)
-            yield predict_piece(model, *nearest, fraction=1 - len(pieces) / total)
+            nearest = min(range(len(pieces)), key=lambda i: self._distance(*pieces[i]))
+            piece = pieces.pop(nearest)
+            yield predict(*piece, fraction=1 - len(pieces) / total)
 
     def _distance(self, sample: Sample, index: int | None) -> float:
         """Slices between this one and the one in view."""
         name, visible = self.visible
         if sample.name != name:
-            return np.inf
+            return math.inf
         return abs((index or 0) - (visible or 0))
 
     def _write(self, folder: Path, write: Callable[[Path], None]) -> None:
@@ -238,19 +244,29 @@ class Session:
         self.state_changed.emit(state)
 
 
-def predict_piece(model: Model, sample: Sample, index: int | None, fraction: float = 1.0) -> Prediction:
-    """The classes that each network and the ensemble see in one slice of a stack, or in a 2-D image."""
-    image = sample.image if index is None else sample.image[:, index]  # (C, H, W)
-    probabilities = model.probabilities(image, sample.spacing[-2:])  # each (K, H, W)
-    labels = {name: p.argmax(0).astype(np.uint8) for name, p in probabilities.items()}
-    source = f"ensemble of {len(model.names)} networks" if len(model.names) > 1 else model.names[0]
-    return Prediction(sample.name, index, labels, source, fraction)
+class SlicePredictor:
+    """Predicts one slice at a time; each image is normalised once, as a whole, as in training."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._prepared: dict[str, object] = {}  # sample name -> Tensor (D, C, H, W)
+
+    def __call__(self, sample: Sample, index: int | None, fraction: float = 1.0) -> Prediction:
+        if sample.name not in self._prepared:
+            self._prepared[sample.name] = self._model.prepared(sample.image, f"'{sample.name}'")
+        probabilities = self._model.slice_probabilities(self._prepared[sample.name], index or 0)  # each (K, H, W)
+        labels = {name: p.argmax(0).astype(np.uint8) for name, p in probabilities.items()}
+        names = self._model.names
+        source = f"ensemble of {len(names)} networks" if len(names) > 1 else f"prediction of {names[0]}"
+        return Prediction(sample.name, index, labels, source, fraction)
 
 
-def _first_overlays(teachers: dict[str, np.ndarray]) -> Iterator[Prediction]:
-    for name, probabilities in teachers.items():  # (K, *space)
-        labels = {"ensemble": probabilities.argmax(0).astype(np.uint8)}
-        yield Prediction(name, None, labels, "propagated strokes")
+def _first_overlays(teachers: dict[str, np.ndarray], shown: dict[str, np.ndarray]) -> Iterator[Prediction]:
+    """The propagated strokes (K, *space) of each sample that are new since they were shown."""
+    for name, probabilities in teachers.items():
+        if shown.get(name) is not probabilities:
+            shown[name] = probabilities
+            yield Prediction(name, None, {"ensemble": probabilities.argmax(0).astype(np.uint8)}, "propagated strokes")
 
 
 def _pieces(samples: Sequence[Sample]) -> list[tuple[Sample, int | None]]:

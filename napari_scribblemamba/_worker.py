@@ -1,4 +1,4 @@
-"""run_in_background(): a generator in a thread, its events and its end on the GUI thread. The only file with threads."""
+"""run_in_background(): a generator in a thread, its events and end on the GUI thread. The only file with threads."""
 
 from collections.abc import Callable, Generator
 from typing import TypeVar

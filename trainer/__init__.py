@@ -17,7 +17,7 @@ _PUBLIC = {  # name -> the module that defines it
     "Model": "model",
     "NETWORKS": "networks",
 }
-__all__ = list(_PUBLIC)  # noqa: PLE0604
+__all__ = list(_PUBLIC)
 
 
 def __getattr__(name: str) -> object:

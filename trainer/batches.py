@@ -1,4 +1,4 @@
-"""Batches: normalised images, random views of them, drawn for iteration i from (seed, i) alone, so that a resume sees the same.
+"""Batches: random views of normalised images. That of iteration i follows from (seed, i), so a resume sees the same.
 
 B batch · C channels · D H W space · K classes · h w the view · a view is one slice, turned, scaled and cut or resized
 """
@@ -83,7 +83,7 @@ class Batches:
         return Batch(*parts)
 
     def choose(self, iteration: int, rng: np.random.Generator) -> list[tuple[int, int]]:
-        """(case, slice) of each view: drawn by weight; whole slices go in shuffled epochs instead, the last batch short."""
+        """(case, slice) of each view: patches are drawn by weight; whole slices go in shuffled epochs."""
         size = self.config.batch
         if self.config.view == "patch":
             return [self.slices[i] for i in rng.choice(len(self.slices), size, p=self.weights)]
@@ -115,7 +115,7 @@ def view(case: Case, z: int, config: Config, rng: np.random.Generator) -> Batch:
 
 
 def interesting_point(case: Case, z: int, patch: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(y, x): half of the time on a pixel of a class drawn by lot, else anywhere; the patch stays inside where it can."""
+    """(y, x): half of the time on a stroke of a class drawn by lot, else anywhere; the patch stays inside if it can."""
     size = np.array(case.target.shape[1:])
     point = rng.uniform(0, size - 1)
     classes = np.unique(case.target[z])
@@ -149,7 +149,7 @@ def rotation(angle: float) -> np.ndarray:
 
 
 def sampling_grid(matrix: np.ndarray, centre: np.ndarray, shape: tuple[int, int], size: np.ndarray) -> Tensor:
-    """(h, w, 2) places for grid_sample: view coordinates in -1..1, times the matrix, plus the centre, in pixels (y, x)."""
+    """(h, w, 2) places for grid_sample: view coordinates in -1..1, times the matrix, plus the centre in pixels."""
     y, x = (np.linspace(-1, 1, n) for n in shape)
     places = np.stack(np.meshgrid(y, x, indexing="ij"), -1) @ matrix.T + centre
     unit = 2 * places / np.maximum(size - 1, 1) - 1

@@ -40,7 +40,7 @@ class Config:
     normalisation: Literal["equalised", "percentile", "zscore"] = "equalised"
     """Intensities: mean of logarithm and equalised histogram; or 99th percentile to 1; or mean 0, deviation 1."""
     augmentation: Literal["none", "paper", "strong"] = "strong"
-    """Random changes of a view: none; quarter turns, flips and small rotations; those plus scale, shift and grey values."""
+    """Random changes of a view: none; the paper's turns and flips; or rotation, scale, shift and grey values."""
     interpolation: Literal["nearest", "linear"] = "linear"
     """How an image is resampled. The published script uses nearest, for images too."""
 
@@ -56,7 +56,7 @@ class Config:
     """Count the background class in the Dice loss, as published."""
 
     optimiser: Literal["sgd", "adamw"] = "adamw"
-    learning_rate: float = 3e-3
+    learning_rate: float = 1.5e-3
     """Of the first step; it decays as (1 - progress)^0.9."""
     momentum: float = 0.9
     """Of SGD."""

@@ -5,8 +5,7 @@
     FOLDER/imagesTr/CASE_0000.nii.gz  one file a channel (an RGB picture is one file with three channels)
     FOLDER/labelsTr/CASE.nii.gz       class ids; the highest one, if it is called "ignore", means "nobody drew here"
 
-Arrays are (z, y, x), files keep their own order and geometry: NIfTI is (x, y, z) in nibabel and is transposed, never
-reoriented. The spacing of a TIFF stands in CASE.json beside it, {"spacing": [z, y, x]}; a PNG has spacing 1.
+Arrays are (z, y, x); how one file is read and written stands in formats.py.
 https://github.com/MIC-DKFZ/nnUNet/blob/master/documentation/dataset_format.md
 """
 
@@ -14,17 +13,26 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import get_ident
 from uuid import uuid4
 
-import nibabel
 import numpy as np
-import tifffile
-from PIL import Image
+
+from trainer.formats import (
+    FORMATS,
+    check_same_grid,
+    compare_affines,
+    is_image,
+    read_image,
+    read_json,
+    read_labels,
+    split_channel,
+    strip_ending,
+    write_array,
+)
 
 IGNORE = 255
 log = logging.getLogger(__name__)
@@ -115,14 +123,16 @@ def read_header(folder: Path) -> Header:
     file = folder / "dataset.json"
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder; give the folder that holds dataset.json")
-    content = _read_json(file)
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing; a dataset is a folder with dataset.json, imagesTr and labelsTr")
+    content = read_json(file)
     missing = [key for key in ("channel_names", "labels", "file_ending") if key not in content]
     if missing:
         raise ValueError(f"{file} lacks {', '.join(missing)}; it has {sorted(content)}; write it as nnU-Net v2 has it")
     classes, ignore = _parse_labels(content["labels"], file)
     ending = content["file_ending"]
     if ending not in FORMATS:
-        raise ValueError(f"{file}: file_ending {ending!r} is not supported; convert the files to {_one_of(FORMATS)}")
+        raise ValueError(f"{file}: file_ending {ending!r} is not supported; use {', '.join(FORMATS)}")
     return Header(classes, _parse_channels(content["channel_names"], file), ignore, ending, content.get("numTraining"))
 
 
@@ -134,27 +144,18 @@ def find_cases(folder: Path, ending: str | None = None) -> dict[str, list[Path]]
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder; put the images there, as CASE_0000{ending or '.png'}")
-    files = [f for f in sorted(folder.iterdir()) if _is_image(f) and f.name.endswith(ending or "")]
+    files = [f for f in sorted(folder.iterdir()) if is_image(f) and f.name.endswith(ending or "")]
     endings = {strip_ending(file)[1] for file in files}
     if not files:
         raise FileNotFoundError(f"no images in {folder}; expected files like CASE_0000{ending or '.nii.gz'}")
     if len(endings) > 1:
-        raise ValueError(f"{folder} mixes {_one_of(sorted(endings), 'and')} files; keep images of one kind")
+        raise ValueError(f"{folder} mixes {' and '.join(sorted(endings))} files; keep images of one kind")
     cases: dict[str, list[Path]] = {}
     for file in files:
-        cases.setdefault(_split_channel(file)[0], []).append(file)
+        cases.setdefault(split_channel(file)[0], []).append(file)
     for name, parts in cases.items():
         _check_numbering(name, parts)
     return cases
-
-
-def strip_ending(path: Path) -> tuple[str, str]:
-    """("patient030", ".nii.gz") of any/where/patient030.nii.gz"""
-    name = Path(path).name
-    for ending in FORMATS:
-        if name.lower().endswith(ending) and len(name) > len(ending):
-            return name[: -len(ending)], name[-len(ending) :]
-    raise ValueError(f"{path}: unknown file ending; use {_one_of(FORMATS)}")
 
 
 # ------------------------------------------------------------------------------------------------------------- checks
@@ -189,13 +190,6 @@ def check_image(image: np.ndarray, name: str) -> None:
         raise ValueError(f"{name} is constant, every pixel is {value}; remove it or export it again")
 
 
-def check_same_grid(file: Path, of: tuple, other: Path, of_other: tuple) -> None:
-    """Raises ValueError unless two (shape, spacing) agree; spacing to 1 part in 1000, headers round it."""
-    for what, a, b, tolerance in zip(("shape", "spacing"), of, of_other, (0, 1e-3), strict=True):
-        if len(a) != len(b) or not np.allclose(a, b, rtol=tolerance, atol=0):
-            raise ValueError(f"{file} has {what} {a}, but {other} has {b}; make both on the same grid")
-
-
 def _check_files(folder: Path, cases: dict[str, list[Path]], header: Header) -> None:
     labels = {name: folder / "labelsTr" / f"{name}{header.ending}" for name in cases}
     if missing := [str(file) for file in labels.values() if not file.is_file()]:
@@ -220,7 +214,7 @@ def _check_alike(samples: list[Sample], folder: Path) -> None:
 
 def _check_numbering(name: str, files: list[Path]) -> None:
     for i, file in enumerate(files):
-        if _split_channel(file)[1] != i:
+        if split_channel(file)[1] != i:
             missing = file.with_name(f"{name}_{i:04d}{strip_ending(file)[1]}")
             raise FileNotFoundError(f"{missing} is missing, but there is {file.name}; number channels from 0000 on")
 
@@ -268,47 +262,6 @@ def _check_ending(samples: list[Sample], ending: str) -> None:
 # ------------------------------------------------------------------------------------------------ one case, in and out
 
 
-def read_image(files: Sequence[Path]) -> tuple[np.ndarray, tuple[float, ...]]:
-    """The channel files of one case -> float32 (C, *space) and its spacing in mm; see also `check_image`."""
-    parts = [_read(Path(file)) for file in files]
-    for file, (array, spacing) in zip(files, parts, strict=True):
-        check_same_grid(file, (array.shape[1:], spacing), files[0], (parts[0][0].shape[1:], parts[0][1]))
-    with np.errstate(over="ignore"):  # beyond float32 is infinity, which check_image reports
-        return np.concatenate([array for array, _ in parts]).astype(np.float32), parts[0][1]
-
-
-def read_labels(file: Path) -> tuple[np.ndarray, tuple[float, ...]]:
-    """A label file -> integers (*space) and its spacing in mm."""
-    array, spacing = _read(Path(file), labels=True)
-    if len(array) != 1:
-        raise ValueError(f"{file} has {len(array)} channels; a label file holds one class id a pixel: save it as grey")
-    labels = array[0]
-    if labels.dtype == bool:
-        return labels.astype(np.uint8), spacing
-    if not np.issubdtype(labels.dtype, np.integer):
-        if not (np.isfinite(labels).all() and (labels == np.round(labels)).all()):
-            raise ValueError(f"{file} has values that are no integers; a label file holds class ids 0, 1, 2, ...")
-        labels = labels.astype(np.int64)
-    return labels, spacing
-
-
-def write_labels(file: Path, labels: np.ndarray, like: Path) -> None:
-    """Class ids (*space) as uint8, with the geometry (affine, or the JSON of the spacing) of the image file `like`."""
-    file, like = Path(file), Path(like)
-    ending = strip_ending(file)[1]
-    if FORMATS[ending.lower()] is not FORMATS[strip_ending(like)[1].lower()]:
-        raise ValueError(f"{file} and {like} are of different kinds; write the labels as {strip_ending(like)[1]}")
-    if labels.min(initial=0) < 0 or labels.max(initial=0) > 255:
-        raise ValueError(f"{file}: class ids must lie in 0..255, found {labels.min()} to {labels.max()}")
-    labels = labels.astype(np.uint8)
-    if FORMATS[ending.lower()] is _read_nifti:
-        return _write_nifti_like(file, labels, like)
-    spacing = _spacing_file(like, _split_channel(like)[0])
-    if spacing.is_file():
-        shutil.copyfile(spacing, file.with_name(f"{strip_ending(file)[0]}.json"))
-    _write(file, labels, (1.0,) * labels.ndim)
-
-
 def _load_sample(folder: Path, name: str, files: list[Path], header: Header) -> Sample:
     image, spacing = read_image(files)
     _check_channels(files, len(image), header.channels, folder)
@@ -316,13 +269,13 @@ def _load_sample(folder: Path, name: str, files: list[Path], header: Header) -> 
     label_file = folder / "labelsTr" / f"{name}{header.ending}"
     labels, label_spacing = read_labels(label_file)
     check_same_grid(label_file, (labels.shape, label_spacing), files[0], (image.shape[1:], spacing))
-    _compare_affines(label_file, files[0])
+    compare_affines(label_file, files[0])
     return Sample(image, _target(labels, header, label_file), spacing, name)
 
 
 def _check_channels(files: list[Path], found: int, channels: tuple[str, ...], folder: Path) -> None:
     if len(files) == found < len(channels):
-        name, ending = _split_channel(files[0])[0], strip_ending(files[0])[1]
+        name, ending = split_channel(files[0])[0], strip_ending(files[0])[1]
         missing = files[0].with_name(f"{name}_{found:04d}{ending}")
         raise FileNotFoundError(f"{missing} is missing: dataset.json names {len(channels)} channels {channels}")
     if found != len(channels):
@@ -330,13 +283,6 @@ def _check_channels(files: list[Path], found: int, channels: tuple[str, ...], fo
             f"{files[0]} and its channel files have {found} channels, but channel_names in {folder / 'dataset.json'} "
             f"has {len(channels)}: {channels}; name each channel, or convert the images"
         )
-
-
-def _compare_affines(label: Path, image: Path) -> None:
-    """Logs NIfTI files that lie differently in space: they are matched voxel by voxel, as nnU-Net does."""
-    if FORMATS[strip_ending(label)[1].lower()] is _read_nifti:
-        if not np.allclose(nibabel.load(label).affine, nibabel.load(image).affine, rtol=1e-3, atol=1e-2):
-            log.warning("%s and %s differ in origin or direction; check that they lie on each other", label, image)
 
 
 def _target(labels: np.ndarray, header: Header, file: Path) -> np.ndarray:
@@ -359,142 +305,9 @@ def _save_sample(root: Path, name: str, sample: Sample, channels: tuple[str, ...
     colour = channels == ("R", "G", "B") and image.dtype == np.uint8
     parts = [np.moveaxis(image, 0, -1)] if colour else list(image)  # (H, W, 3), or one (*space) a channel
     for i, part in enumerate(parts):
-        _write(root / "imagesTr" / f"{name}_{i:04d}{ending}", part, spacing)
+        write_array(root / "imagesTr" / f"{name}_{i:04d}{ending}", part, spacing)
     labels = np.where(sample.target == IGNORE, classes, sample.target).astype(np.uint8)
-    _write(root / "labelsTr" / f"{name}{ending}", labels, spacing)
-    if ending == ".tif":
-        for part in ("imagesTr", "labelsTr"):
-            (root / part / f"{name}.json").write_text(json.dumps({"spacing": spacing}))
-
-
-# --------------------------------------------------------------------------------------------------- the file formats
-
-
-def _read(file: Path, labels: bool = False) -> tuple[np.ndarray, tuple[float, ...]]:
-    """(C, *space) in the file's own dtype, and the spacing."""
-    ending = strip_ending(file)[1]
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} does not exist")
-    array, spacing = FORMATS[ending.lower()](file, labels)
-    if array.ndim not in (3, 4):
-        raise ValueError(f"{file} has {array.ndim - 1} axes {array.shape[1:]}; save 2-D or 3-D, a file a channel")
-    if array.dtype.kind not in "buif":
-        raise ValueError(f"{file} holds values of type {array.dtype}; save integers or real numbers, a file a channel")
-    spacing = spacing or (1.0,) * (array.ndim - 1)
-    if len(spacing) != array.ndim - 1 or not all(0 < s < np.inf for s in spacing):
-        raise ValueError(f"{file} has spacing {spacing} for shape {array.shape[1:]}; give one positive number an axis")
-    return np.ascontiguousarray(array), spacing
-
-
-def _read_nifti(file: Path, labels: bool) -> tuple[np.ndarray, tuple[float, ...]]:
-    with _decoding(file):
-        nifti = nibabel.load(file)
-        array = np.asanyarray(nifti.dataobj)  # (x, y, z)
-        zooms = nifti.header.get_zooms()
-    while array.ndim > 3 and array.shape[-1] == 1:
-        array = array[..., 0]
-    spacing = tuple(float(str(zoom)) for zoom in zooms[: array.ndim][::-1])  # via str: 0.7, not 0.69999998807 (float32)
-    return array.transpose()[None], spacing  # (1, z, y, x)
-
-
-def _read_png(file: Path, labels: bool) -> tuple[np.ndarray, tuple[float, ...]]:
-    with _decoding(file), Image.open(file, formats=["PNG"]) as png:
-        if png.mode == "P" and not labels:  # a label file's palette only colours the class ids
-            png = png.convert("RGBA" if "transparency" in png.info else "RGB")
-        array, bands, header = np.asarray(png), png.getbands(), file.read_bytes()[:26]
-    if len(bands) > 1 and header[24] == 16:  # byte 24: bit depth; Pillow would cut the values to 8 bits
-        raise ValueError(f"{file} is a 16-bit colour PNG, which cannot be read in full; save one grey file a channel")
-    array = array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)  # (C, H, W)
-    return _without_alpha(array, file) if bands[-1] == "A" else array, ()
-
-
-def _read_tiff(file: Path, labels: bool) -> tuple[np.ndarray, tuple[float, ...]]:
-    with _decoding(file), _tiff_errors(), tifffile.TiffFile(file) as tiff:
-        series, photometric = tiff.series, tiff.pages[0].photometric
-        array, axes = series[0].asarray(), series[0].axes
-    if photometric == tifffile.PHOTOMETRIC.PALETTE and not labels:
-        raise ValueError(f"{file} is a palette TIFF, its values are no intensities; save it as grey or RGB")
-    if len(series) > 1:
-        raise ValueError(f"{file} holds {len(series)} images of different kinds; keep one")
-    where = [i for i, axis in enumerate(axes) if axis in "SC"]  # samples (colours) or channels
-    array = np.moveaxis(array, where[0], 0) if where else array[None]  # (C, *space)
-    if photometric == tifffile.PHOTOMETRIC.RGB and len(array) == 4:
-        array = _without_alpha(array, file)
-    return array, _read_spacing(_spacing_file(file, strip_ending(file)[0] if labels else _split_channel(file)[0]))
-
-
-FORMATS: dict[str, Callable[[Path, bool], tuple[np.ndarray, tuple[float, ...]]]] = {  # ending -> reader
-    ".nii.gz": _read_nifti,
-    ".nii": _read_nifti,
-    ".png": _read_png,
-    ".tif": _read_tiff,
-    ".tiff": _read_tiff,
-}
-
-
-def _write(file: Path, array: np.ndarray, spacing: tuple[float, ...]) -> None:
-    if FORMATS[strip_ending(file)[1].lower()] is _read_nifti:
-        nifti = nibabel.Nifti1Image(array.transpose(), np.diag([*reversed(spacing), *(1.0,) * (4 - array.ndim)]))
-        nifti.header.set_xyzt_units("mm")
-        nibabel.save(nifti, file)
-    elif FORMATS[strip_ending(file)[1].lower()] is _read_png:
-        Image.fromarray(array).save(file)
-    else:
-        tifffile.imwrite(file, array, photometric="minisblack")
-
-
-def _write_nifti_like(file: Path, labels: np.ndarray, like: Path) -> None:
-    with _decoding(like):
-        image = nibabel.load(like)
-    if image.shape[: labels.ndim] != labels.shape[::-1]:
-        raise ValueError(f"{file}: labels of shape {labels.shape}, but {like} has (x, y, z) {image.shape}")
-    header = image.header.copy()
-    header.set_data_dtype(np.uint8)
-    header["cal_min"] = header["cal_max"] = 0  # the image's grey window would hide the labels
-    nibabel.save(type(image)(labels.transpose(), image.affine, header), file)
-
-
-def _without_alpha(array: np.ndarray, file: Path) -> np.ndarray:
-    alpha = array[-1]
-    if alpha.min() != alpha.max():
-        found = f"transparency that varies ({alpha.min()} to {alpha.max()})"
-        raise ValueError(f"{file} has {found}; flatten the picture and save it without an alpha channel")
-    return array[:-1]
-
-
-def _read_spacing(file: Path) -> tuple[float, ...]:
-    """The spacing in CASE.json; () where there is no such file."""
-    if not file.is_file():
-        return ()
-    spacing = _read_json(file).get("spacing")
-    if not isinstance(spacing, list) or not all(isinstance(s, int | float) for s in spacing) or not spacing:
-        raise ValueError(f'{file} has "spacing" {spacing!r}; write a list of numbers, mm along each axis')
-    return tuple(float(s) for s in spacing)
-
-
-@contextmanager
-def _decoding(file: Path) -> Iterator[None]:
-    """Names the file in whatever the decoders raise: EOFError, zlib.error, SyntaxError, struct.error, ..."""
-    try:
-        yield
-    except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())  # on one line
-        raise ValueError(f"{file} cannot be read ({reason}); it may be truncated or corrupt: copy it again") from error
-
-
-@contextmanager
-def _tiff_errors() -> Iterator[None]:
-    """Raises what tifffile only logs: of a truncated stack it would return the first slice."""
-    errors: list[str] = []
-    handler, logger, thread = logging.Handler(logging.ERROR), logging.getLogger("tifffile"), get_ident()
-    handler.emit = lambda record: errors.append(record.getMessage()) if record.thread == thread else None
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-    if errors:
-        raise ValueError(errors[0])
+    write_array(root / "labelsTr" / f"{name}{ending}", labels, spacing, labels=True)
 
 
 # ---------------------------------------------------------------------------------------------- names and dataset.json
@@ -513,17 +326,12 @@ def _parse_labels(labels: dict[str, int], file: Path) -> tuple[tuple[str, ...], 
     names = sorted(ids, key=ids.__getitem__)
     if sorted(ids.values()) != list(range(len(ids))):
         raise ValueError(f"{file}: label ids must be 0, 1, 2, ... without gaps, got {ids}; renumber them")
-    if "ignore" not in ids:
-        return _two_or_more(names, file), None
-    if names[-1] != "ignore":
+    if "ignore" in ids and names[-1] != "ignore":
         raise ValueError(f"{file}: 'ignore' must have the highest id, got {ids}; renumber the labels")
-    return _two_or_more(names[:-1], file), ids["ignore"]
-
-
-def _two_or_more(classes: list[str], file: Path) -> tuple[str, ...]:
+    classes = tuple(name for name in names if name != "ignore")
     if not 2 <= len(classes) <= 255:
         raise ValueError(f"{file} has only one class or more than 255: {classes}; 2 to 255 are needed")
-    return tuple(classes)
+    return classes, ids.get("ignore")
 
 
 def _parse_channels(names: dict[str, str], file: Path) -> tuple[str, ...]:
@@ -531,18 +339,6 @@ def _parse_channels(names: dict[str, str], file: Path) -> tuple[str, ...]:
     if not expected or set(names) != set(expected):
         raise ValueError(f'{file}: channel_names is {names!r}; write {{"0": "name", "1": "name", ...}}')
     return tuple(names[i] for i in expected)
-
-
-def _read_json(file: Path) -> dict:
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing; a dataset is a folder with dataset.json, imagesTr and labelsTr")
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is not valid JSON ({error}); correct it") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{file} holds a {type(content).__name__}; it must hold an object, {{...}}")
-    return content
 
 
 def _write_header(
@@ -601,25 +397,3 @@ def _new_folder(folder: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(hidden, ignore_errors=True)
         raise
-
-
-def _is_image(file: Path) -> bool:
-    return file.is_file() and not file.name.startswith(".") and file.name.lower().endswith(tuple(FORMATS))
-
-
-def _split_channel(file: Path) -> tuple[str, int]:
-    """("CASE", 1) of CASE_0001.png"""
-    stem, ending = strip_ending(file)
-    match = re.fullmatch(r"(.+)_(\d{4})", stem)
-    if not match:
-        raise ValueError(f"{file} does not say its channel; rename it to {stem}_0000{ending}")
-    return match[1], int(match[2])
-
-
-def _spacing_file(file: Path, case: str) -> Path:
-    return file.with_name(f"{case}.json")
-
-
-def _one_of(words: Sequence[str] | dict[str, object], joint: str = "or") -> str:
-    *most, last = words
-    return f"{', '.join(most)} {joint} {last}" if most else last

@@ -25,7 +25,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from trainer.dataset import FORMATS, check_same_grid, read_header, read_labels, strip_ending
+from trainer.dataset import read_header
+from trainer.formats import FORMATS, check_same_grid, is_image, read_labels, strip_ending
 from trainer.metrics import METRICS, Scores, scores, summarise
 
 SHORT = {"accuracy": "acc", "precision": "prec", "sensitivity": "sens", "specificity": "spec"}
@@ -64,9 +65,7 @@ def _label_files(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder; give a folder of label files")
     files: dict[str, Path] = {}
-    for file in sorted(folder.iterdir()):
-        if file.name.startswith(".") or not file.name.lower().endswith(tuple(FORMATS)):
-            continue
+    for file in filter(is_image, sorted(folder.iterdir())):
         case = strip_ending(file)[0]
         if case in files:
             raise ValueError(f"{folder} has {files[case].name} and {file.name}; keep one label file a case")

@@ -39,6 +39,6 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a safetensors file, without pickle. ValueError where it is damaged."""
     try:
         with safe_open(file, framework="pt") as content:
-            return {key: content.get_tensor(key) for key in content.keys()}, content.metadata() or {}  # noqa: SIM118
+            return {key: content.get_tensor(key) for key in content.keys()}, content.metadata() or {}
     except (SafetensorError, OSError) as e:
         raise ValueError(f"{file} cannot be read ({e}); it is damaged or no safetensors file") from e

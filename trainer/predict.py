@@ -39,7 +39,8 @@ def main() -> None:
 
 
 def predict(options: Predict) -> None:
-    from trainer.dataset import find_cases, read_image, strip_ending, write_labels
+    from trainer.dataset import find_cases
+    from trainer.formats import read_image, strip_ending, write_labels
     from trainer.model import Model
 
     cases = find_cases(options.images)

@@ -211,7 +211,7 @@ def coarse_random_walk(
 
 
 def shrunken_strokes(strokes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Strokes on a coarser grid, so that a line one pixel wide survives: each drawn pixel marks the cell it falls in."""
+    """Strokes on a coarser grid; each drawn pixel marks the cell it falls in, so that a thin line survives."""
     small = np.full(shape, IGNORE, np.uint8)
     y, x = np.nonzero(strokes != IGNORE)
     small[y * shape[0] // strokes.shape[0], x * shape[1] // strokes.shape[1]] = strokes[y, x]

@@ -13,19 +13,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from trainer.dataset import (
-    IGNORE,
-    Sample,
-    check_image,
-    check_strokes,
-    find_cases,
-    load_dataset,
-    read_image,
-    read_labels,
-    save_dataset,
-    strip_ending,
-    write_labels,
-)
+from trainer.dataset import IGNORE, Sample, check_image, check_strokes, find_cases, load_dataset, save_dataset
+from trainer.formats import read_image, read_labels, strip_ending, write_labels
 
 CLASSES = ("background", "RV", "LV")
 DATA = Path(os.environ.get("SCRIBBLEMAMBA_DATA", Path(__file__).parents[3] / "shared/data"))
@@ -157,6 +146,30 @@ def test_labels_are_written_on_the_grid_of_the_image(name: str, tmp_path: Path) 
     assert labels.dtype == np.uint8 and spacing == saved.spacing
     with pytest.raises(ValueError, match=r"0\.\.255"):
         write_labels(tmp_path / f"b{ending}", ids.astype(int) + 300, like)
+
+
+def test_labels_that_cannot_be_written_leave_the_old_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_dataset(tmp_path / "D", [sample()], CLASSES)
+    like, file = tmp_path / "D/imagesTr/case_0000.png", tmp_path / "case.png"
+    write_labels(file, np.ones((8, 9), np.uint8), like)
+
+    def full_disk(path: Path, content: bytes) -> None:
+        with path.open("wb") as stream:
+            stream.write(content[:20])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        write_labels(file, np.zeros((8, 9), np.uint8), like)
+    assert (read_labels(file)[0] == 1).all()
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["D", "case.png"]
+
+
+def test_labels_may_lie_beside_their_tiff(tmp_path: Path) -> None:
+    save_dataset(tmp_path / "D", [sample(spacing=(0.5, 0.25))], CLASSES)
+    like = tmp_path / "D/imagesTr/case_0000.tif"
+    write_labels(like.with_name("case.tif"), np.ones((8, 9), np.uint8), like)  # the two share case.json
+    assert read_labels(like.with_name("case.tif"))[1] == read_image([like])[1] == (0.5, 0.25)
 
 
 def test_a_samples_last_tiff_is_rgb_and_a_constant_alpha_is_dropped(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from skimage.io import imread
 
-from trainer.dataset import IGNORE, load_dataset, read_image, read_labels
+from trainer.dataset import IGNORE, load_dataset
+from trainer.formats import read_image, read_labels
 
 SAMPLES = Path(__file__).parents[2] / "sample_data"
 NAMES = ("cardiac", "microscopy", "endoscopy")

@@ -27,8 +27,16 @@ SIZES: dict[str, dict[str, dict[str, object]]] = {
             "window": 8,  # whole windows at 128 pixels: 32, 16 and 8 tokens
             "mlp_ratio": 2.0,
             "drop_path": 0.1,
+            "conv_ends": True,
         },
-        "mambaunet": {"width": 32, "depths": (1, 1, 2), "d_state": 4, "expand": 1, "drop_path": 0.1},
+        "mambaunet": {
+            "width": 32,
+            "depths": (1, 1, 2),
+            "d_state": 4,
+            "expand": 1,
+            "drop_path": 0.1,
+            "conv_ends": True,
+        },
     },
 }
 

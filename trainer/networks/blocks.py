@@ -62,6 +62,44 @@ class PatchEmbed(nn.Module):
         return self.norm(self.proj(x).permute(0, 2, 3, 1))
 
 
+class ConvStem(nn.Module):
+    """(B, C_in, H, W) -> tokens (B, H / 4, W / 4, C), and features (B, C / 2, H / 2, W / 2) for the way back.
+
+    Convolutions instead of patches: a transformer that sees them learns sooner (Xiao et al., arXiv 2106.14881).
+    """
+
+    def __init__(self, in_channels: int, width: int) -> None:
+        super().__init__()
+        self.to_half = conv_norm(in_channels, width // 2, stride=2)
+        self.to_quarter = conv_norm(width // 2, width, stride=2)
+        self.proj = nn.Conv2d(width, width, 1)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        half = self.to_half(x)
+        return self.norm(self.proj(self.to_quarter(half)).permute(0, 2, 3, 1)), half
+
+
+class ConvHead(nn.Module):
+    """Tokens (B, H / 4, W / 4, C) and the stem's features (B, C / 2, H / 2, W / 2) -> logits (B, classes, H, W)."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.merge = conv_norm(width + width // 2, width // 2)
+        self.output = nn.Conv2d(width // 2, classes, 3, padding=1)
+
+    def forward(self, x: Tensor, half: Tensor) -> Tensor:
+        x = F.interpolate(x.permute(0, 3, 1, 2), scale_factor=2, mode="bilinear")
+        x = self.output(self.merge(torch.cat([x, half], dim=1)))
+        return F.interpolate(x, scale_factor=2, mode="bilinear")
+
+
+def conv_norm(in_channels: int, out: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out, 3, stride, padding=1, bias=False), nn.BatchNorm2d(out), nn.LeakyReLU(0.01)
+    )
+
+
 class PatchMerging2D(nn.Module):
     """(B, H, W, C) -> (B, H // 2, W // 2, 2C): four neighbours become one token; odd sizes lose their last line."""
 
@@ -114,7 +152,9 @@ class PatchUNet(nn.Module):
     """The U that Swin-Unet drew and Mamba-UNet kept: patches in, token stages down and up with skips, pixels out.
 
     `make_block(stage, index, drop_path)` gives the block `index` of the encoder stage `stage`, of `width * 2**stage`
-    channels; a decoder stage has the depth and the drop paths of the encoder stage at its resolution.
+    channels; a decoder stage has the depth and the drop paths of the encoder stage at its resolution. `conv_ends` puts
+    convolutions in the place of the patches at both ends (patches of 4 pixels only): from scratch and in a few hundred
+    iterations that is the difference between a rough blob and an outline.
 
     forward: (B, in_channels, H, W) -> logits (B, classes, H, W); H and W multiples of `self.multiple`.
     """
@@ -128,8 +168,11 @@ class PatchUNet(nn.Module):
         depths: Sequence[int],
         patch: int,
         drop_path: float,
+        conv_ends: bool,
     ) -> None:
         super().__init__()
+        if conv_ends and patch != 4:
+            raise ValueError(f"conv_ends replace patches of 4 pixels, got patch={patch}")
         dims = [width * 2**stage for stage in range(len(depths))]
         deepest = len(depths) - 1
         rates = torch.linspace(0, drop_path, sum(depths)).split(list(depths))  # rising linearly along the encoder
@@ -146,17 +189,28 @@ class PatchUNet(nn.Module):
 
         upwards = range(deepest - 1, -1, -1)
         self.multiple = patch * 2**deepest
-        self.patch_embed = PatchEmbed(in_channels, width, patch)
+        self.patch_embed = ConvStem(in_channels, width) if conv_ends else PatchEmbed(in_channels, width, patch)
         self.layers = nn.ModuleList(encoder(stage) for stage in range(len(depths)))
         self.layers_up = nn.ModuleList([PatchExpand(dims[-1], dims[-1] // 2, scale=2), *map(decoder, upwards)])
         self.concat_back_dim = nn.ModuleList([nn.Identity(), *(nn.Linear(2 * dims[s], dims[s]) for s in upwards)])
         self.norm = nn.LayerNorm(dims[-1])
         self.norm_up = nn.LayerNorm(width)
-        self.up = PatchExpand(width, width, scale=patch)
-        self.output = nn.Conv2d(width, classes, 1, bias=False)
+        if conv_ends:
+            self.head = ConvHead(width, classes)
+        else:
+            self.up = PatchExpand(width, width, scale=patch)
+            self.output = nn.Conv2d(width, classes, 1, bias=False)
+        self.conv_ends = conv_ends
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.patch_embed(x)  # (B, H / patch, W / patch, C)
+        if self.conv_ends:
+            tokens, half = self.patch_embed(x)
+            return self.head(self.norm_up(self.token_stages(tokens)), half)
+        x = self.norm_up(self.token_stages(self.patch_embed(x)))
+        return self.output(self.up(x).permute(0, 3, 1, 2))  # (B, K, H, W)
+
+    def token_stages(self, x: Tensor) -> Tensor:
+        """(B, H / patch, W / patch, C) -> the same shape, down the U and up again."""
         inputs = []
         for layer in self.layers:
             inputs.append(x)
@@ -164,7 +218,7 @@ class PatchUNet(nn.Module):
         x = self.layers_up[0](self.norm(x))
         for layer, merge, skip in zip(self.layers_up[1:], self.concat_back_dim[1:], reversed(inputs[:-1]), strict=True):
             x = layer(merge(torch.cat([x, skip], dim=-1)))
-        return self.output(self.up(self.norm_up(x)).permute(0, 3, 1, 2))  # (B, K, H, W)
+        return x
 
 
 def stem_channels(in_channels: int, repeat_grey: bool) -> int:

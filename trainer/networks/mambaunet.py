@@ -20,6 +20,7 @@ class MambaUNet(nn.Module):
     width: channels of the first stage, doubled at each next one; depths: blocks of each stage;
     d_state: size of the state; expand: inner channels of a block per channel;
     patch: pixels along a token; drop_path: rate of the deepest encoder block.
+    conv_ends: convolutions in the place of the patches at both ends, to learn sooner from scratch (`PatchUNet`).
     repeat_grey: an image of one channel is repeated to three, as the official code does and its checkpoints need.
     """
 
@@ -33,6 +34,7 @@ class MambaUNet(nn.Module):
         expand: int = 2,
         patch: int = 4,
         drop_path: float = 0.2,
+        conv_ends: bool = False,
         repeat_grey: bool = False,
     ) -> None:
         super().__init__()
@@ -42,7 +44,7 @@ class MambaUNet(nn.Module):
 
         self.repeat_grey = repeat_grey
         stem = stem_channels(in_channels, repeat_grey)
-        self.mamba_unet = PatchUNet(make_block, stem, classes, width, depths, patch, drop_path)
+        self.mamba_unet = PatchUNet(make_block, stem, classes, width, depths, patch, drop_path, conv_ends)
         self.apply(init_transformer)
 
     def forward(self, image: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ class SwinUNet(nn.Module):
     width: channels of the first stage, doubled at each next one; depths, heads: blocks and attention heads of a stage;
     window: tokens along an attention window; mlp_ratio: hidden channels of a block's MLP per channel;
     patch: pixels along a token; drop_path: rate of the deepest encoder block.
+    conv_ends: convolutions in the place of the patches at both ends, to learn sooner from scratch (`PatchUNet`).
     repeat_grey: an image of one channel is repeated to three, as the official code does and its checkpoints need.
     img_size: None, or the side in pixels that an official checkpoint was built for: there, a stage with a grid smaller
     than the window has windows of that grid, and a smaller table of position biases. It limits no input.
@@ -37,6 +38,7 @@ class SwinUNet(nn.Module):
         mlp_ratio: float = 4.0,
         patch: int = 4,
         drop_path: float = 0.2,
+        conv_ends: bool = False,
         repeat_grey: bool = False,
         img_size: int | None = None,
     ) -> None:
@@ -54,7 +56,7 @@ class SwinUNet(nn.Module):
 
         self.repeat_grey = repeat_grey
         stem = stem_channels(in_channels, repeat_grey)
-        self.swin_unet = PatchUNet(make_block, stem, classes, width, depths, patch, drop_path)
+        self.swin_unet = PatchUNet(make_block, stem, classes, width, depths, patch, drop_path, conv_ends)
         self.apply(init_transformer)
 
     def forward(self, image: Tensor) -> Tensor:

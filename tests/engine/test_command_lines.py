@@ -1,0 +1,121 @@
+"""fit, predict, evaluate, as a user runs them."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from toys import CLASSES, dense_disc, scribbled_disc, scribbled_stack
+
+from trainer.dataset import save_dataset
+from trainer.fit import one_budget, parse
+
+TINY = "--patch 32 32 --batch 2 --device cpu --dtype float32 --threads 1".split()
+
+
+def call(verb: str, *arguments: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", f"trainer.{verb}", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_strokes_in_labels_out(tmp_path: Path) -> None:
+    save_dataset(tmp_path / "data", [scribbled_stack()], CLASSES)
+    fitted = call("fit", tmp_path / "data", "--out", tmp_path / "run", "--iterations", 4, *TINY)
+    assert fitted.returncode == 0, fitted.stderr
+    assert "preset interactive" in fitted.stderr
+    assert {f.name for f in (tmp_path / "run").iterdir()} == {
+        "weights.safetensors", "checkpoint.safetensors", "config.json", "history.csv",
+    }  # fmt: skip
+    for network in ("unet", "swinunet", "mambaunet", "ensemble"):
+        images = tmp_path / "data" / "imagesTr"
+        flags = ["--run", tmp_path / "run", "--images", images, "--out", tmp_path / network, "--network", network]
+        assert call("predict", *flags, "--device", "cpu").returncode == 0
+        found, image = nib.load(tmp_path / network / "stack.nii.gz"), nib.load(images / "stack_0000.nii.gz")
+        assert found.get_data_dtype() == np.uint8 and found.shape == image.shape
+        np.testing.assert_array_equal(found.affine, image.affine)
+    scores = tmp_path / "scores.json"
+    save_dataset(tmp_path / "truth", [dense_stack()], CLASSES, sparse=False)
+    references = tmp_path / "truth" / "labelsTr"
+    assert (
+        call(
+            "evaluate", "--predictions", tmp_path / "ensemble", "--references", references, "--json", scores
+        ).returncode
+        == 0
+    )
+    assert 0 <= json.loads(scores.read_text())["mean_foreground"]["dice"] <= 1
+
+
+def dense_stack():
+    import dataclasses
+
+    stack = scribbled_stack()
+    return dataclasses.replace(stack, target=np.stack([dense_disc().target] * 3))
+
+
+def test_the_preset_follows_from_the_dataset(tmp_path: Path) -> None:
+    save_dataset(tmp_path / "strokes", [scribbled_disc()], CLASSES)
+    save_dataset(tmp_path / "dense", [dense_disc()], CLASSES, sparse=False)
+    assert parse([str(tmp_path / "strokes"), "--out", "x"]).preset == "interactive"
+    dense = parse([str(tmp_path / "dense"), "--out", "x"])
+    assert dense.preset == "supervised" and dense.config.networks == ("unet",)
+
+
+def test_flags_change_the_preset_they_start_from(tmp_path: Path) -> None:
+    save_dataset(tmp_path / "data", [scribbled_disc()], CLASSES)
+    data = str(tmp_path / "data")
+    paper = parse([data, "--out", "x", "--preset", "paper", "--minutes", "2", "--networks", "unet", "unet"]).config
+    assert (paper.minutes, paper.iterations, paper.batch) == (2, None, 12)
+    assert paper.names == ("unet", "unet2")
+    counted = parse([data, "--out", "x", "--iterations", "7"]).config
+    assert (counted.minutes, counted.iterations) == (None, 7)
+    assert one_budget(counted, counted) == counted
+
+
+def test_ctrl_c_ends_kindly_and_keeps_the_model(tmp_path: Path) -> None:
+    save_dataset(tmp_path / "data", [scribbled_disc()], CLASSES)
+    command = [sys.executable, "-m", "trainer.fit", str(tmp_path / "data"), "--out", str(tmp_path / "run")]
+    flags = [*TINY, "--iterations", "100000", "--checkpoint-seconds", "0.1"]
+    fit = subprocess.Popen([*command, *flags], stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "run" / "checkpoint.safetensors").is_file():
+        assert fit.poll() is None, fit.stderr.read()
+        time.sleep(0.05)
+    fit.send_signal(signal.SIGINT)
+    _, said = fit.communicate(timeout=60)
+    assert fit.returncode == 0, said
+    assert "stopping after this step" in said
+    assert (tmp_path / "run" / "weights.safetensors").is_file()
+
+
+def test_a_folder_that_holds_a_run_is_not_written_over(tmp_path: Path) -> None:
+    save_dataset(tmp_path / "data", [scribbled_disc()], CLASSES)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    result = call("fit", tmp_path / "data", "--out", tmp_path / "run", "--iterations", 1, *TINY)
+    assert result.returncode != 0 and "--resume" in result.stderr and "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments", "message"),
+    [
+        ("fit", ["nowhere", "--out", "x"], "dataset.json is missing"),
+        ("predict", ["--run", "nowhere", "--images", "nowhere", "--out", "x"], "nowhere"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(verb: str, arguments: list[str], message: str, tmp_path: Path) -> None:
+    result = call(verb, *arguments)
+    assert result.returncode != 0
+    assert message in result.stderr and "Traceback" not in result.stderr
+
+
+def test_predict_names_the_networks_of_the_run(tmp_path: Path) -> None:
+    save_dataset(tmp_path / "data", [scribbled_disc()], CLASSES)
+    call("fit", tmp_path / "data", "--out", tmp_path / "run", "--iterations", 1, *TINY)
+    images = tmp_path / "data" / "imagesTr"
+    flags = ["--run", tmp_path / "run", "--images", images, "--out", tmp_path / "out", "--network", "vmunet"]
+    result = call("predict", *flags)
+    assert result.returncode != 0 and "unet, swinunet, mambaunet, ensemble" in result.stderr

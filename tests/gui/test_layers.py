@@ -1,0 +1,160 @@
+"""Between napari's layers and the engine's arrays: values, axes, sizes and colours, without a window."""
+
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+from napari.layers import Image, Labels
+
+from napari_scribblemamba import _layers
+from napari_scribblemamba._layers import default_brushes, sample_from_layers
+from trainer.dataset import IGNORE
+
+CLASSES = ("background", "RV", "LV")
+BRUSHES = default_brushes(CLASSES)
+
+
+def viewer_with(image: Image) -> ViewerModel:
+    viewer = ViewerModel()
+    viewer.add_layer(image)
+    return viewer
+
+
+@pytest.mark.parametrize(
+    ("shape", "rgb", "expected"),
+    [
+        ((6, 7), False, (1, 6, 7)),
+        ((6, 7, 3), True, (3, 6, 7)),
+        ((6, 7, 4), True, (3, 6, 7)),  # alpha goes
+        ((5, 6, 7), False, (1, 5, 6, 7)),
+        ((5, 6, 7, 3), True, (3, 5, 6, 7)),
+        ((3, 6, 3), False, (1, 3, 6, 3)),  # three columns are no colours
+    ],
+)
+def test_images_become_channels_first(shape: tuple, rgb: bool, expected: tuple) -> None:
+    pixels = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
+    sample = sample_from_layers(Image(pixels, rgb=rgb, name="x"), None, CLASSES)
+    assert (sample.image.shape, sample.image.dtype, sample.name) == (expected, np.float32, "x")
+    assert sample.image[0].ravel()[0] == 0
+    assert sample.image[-1].ravel()[0] == (2 if rgb else 0)  # the blue of the first pixel
+    assert sample.target.shape == expected[1:]
+    assert (sample.target == IGNORE).all()
+
+
+def test_a_painted_value_is_one_above_its_class() -> None:
+    strokes = Labels(np.array([[0, 1], [2, 3]]))
+    sample = sample_from_layers(Image(np.eye(2)), strokes, CLASSES)
+    assert sample.target.tolist() == [[IGNORE, 0], [1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("scale", "units", "expected"),
+    [
+        ((10, 1.5, 1.5), ("mm", "mm", "mm"), (10, 1.5, 1.5)),
+        ((2, 0.5, 0.5), ("um", "um", "um"), (2e-3, 5e-4, 5e-4)),
+        ((3, 1, 1), None, (3, 1, 1)),  # pixels: as they are
+    ],
+)
+def test_spacing_is_in_mm(scale: tuple, units: tuple | None, expected: tuple) -> None:
+    image = Image(np.zeros((2, 3, 4)), scale=scale, units=units)
+    assert _layers.spacing_of(image) == pytest.approx(expected)
+
+
+def test_strokes_that_do_not_fit_are_refused() -> None:
+    image = Image(np.eye(4), name="heart")
+    with pytest.raises(ValueError, match=r"\(3, 3\), the image 'heart' \(4, 4\)"):
+        sample_from_layers(image, Labels(np.zeros((3, 3), int)), CLASSES)
+    with pytest.raises(ValueError, match=r"label 4 .* no class, there are 3"):
+        sample_from_layers(image, Labels(np.full((4, 4), 4)), CLASSES)
+    with pytest.raises(ValueError, match="'film' has 4 axes"):
+        sample_from_layers(Image(np.zeros((2, 2, 4, 4)), name="film"), None, CLASSES)
+
+
+def test_new_strokes_lie_on_the_image_and_carry_their_classes() -> None:
+    image = Image(
+        np.zeros((4, 30, 40, 3), np.uint8), rgb=True, scale=(5, 2, 2), translate=(1, 2, 3), units="mm", name="film"
+    )
+    viewer = viewer_with(image)
+    strokes = _layers.new_scribble_layer(viewer, image, BRUSHES)
+    assert strokes.data.shape == (4, 30, 40)
+    assert (strokes.scale == image.scale).all()
+    assert (strokes.translate == image.translate).all()
+    assert strokes.units == image.units
+    assert _layers.brushes_of(strokes) == BRUSHES
+    assert (strokes.mode, strokes.selected_label) == ("paint", 2)
+    assert viewer.layers.selection.active is strokes
+
+
+def test_classes_named_by_a_sample_get_default_colours() -> None:
+    strokes = Labels(np.zeros((2, 2), int), metadata={"scribblemamba": {"classes": list(CLASSES)}})
+    assert _layers.brushes_of(strokes) == BRUSHES
+    assert _layers.brushes_of(Labels(np.zeros((2, 2), int))) is None
+
+
+def test_background_is_grey_unpainted_transparent_and_strangers_white() -> None:
+    strokes = Labels(np.zeros((2, 2), int))
+    _layers.set_brushes(strokes, BRUSHES)
+    assert strokes.colormap.map(0)[3] == 0
+    assert np.allclose(strokes.colormap.map(1), [0x7D / 255, 0x85 / 255, 0x90 / 255, 1])
+    assert np.allclose(strokes.colormap.map(2), [0xE6 / 255, 0x9F / 255, 0, 1])
+    assert np.allclose(strokes.colormap.map(9), 1)
+
+
+def test_predictions_wear_the_brushes_colours_over_a_clear_background() -> None:
+    image = Image(np.zeros((3, 2, 2)), scale=(5, 2, 2), units="mm", name="heart")
+    viewer = viewer_with(image)
+    strokes = _layers.new_scribble_layer(viewer, image, BRUSHES)
+    labels = {name: np.array([[0, 1], [2, 0]], np.uint8) for name in ("unet", "ensemble")}
+    _layers.show_prediction(viewer, image, labels, 1, BRUSHES)
+    ensemble = _layers.prediction_layers(viewer, image)["ensemble"]
+    assert ensemble.data[1].tolist() == [[0, 2], [3, 0]]
+    assert ensemble.data[[0, 2]].sum() == 0
+    assert np.allclose(ensemble.colormap.map(2), strokes.colormap.map(2))
+    assert (ensemble.name, tuple(ensemble.scale), ensemble.units) == ("ensemble · heart", (5, 2, 2), image.units)
+    assert [(layer.name, layer.visible) for layer in viewer.layers] == [
+        ("heart", True),
+        ("ensemble · heart", True),
+        ("unet · heart", False),
+        ("strokes · heart", True),
+    ]
+    assert viewer.layers.selection.active is strokes  # the brush stays in hand
+    assert bool(ensemble.locked)
+    assert not ensemble.editable
+
+
+def test_prediction_layers_are_used_again() -> None:
+    image = Image(np.zeros((4, 4)), name="x")
+    viewer = viewer_with(image)
+    for value in (1, 2):
+        _layers.show_prediction(viewer, image, {"unet": np.full((4, 4), value, np.uint8)}, None, BRUSHES)
+        _layers.prediction_layers(viewer, image)["unet"].name = "my favourite"
+    assert len(viewer.layers) == 2
+    assert (viewer.layers["my favourite"].data == 3).all()
+    _layers.clear_predictions(viewer, image)
+    assert (viewer.layers["my favourite"].data == 0).all()
+
+
+def test_a_refresh_shows_what_was_written_in_place() -> None:
+    image = Image(np.zeros((2, 4, 4)), name="x")
+    viewer = viewer_with(image)
+    viewer.dims.set_point(0, 1)
+    for value in (0, 2):
+        _layers.show_prediction(viewer, image, {"ensemble": np.full((4, 4), value, np.uint8)}, 1, BRUSHES)
+    layer = _layers.prediction_layers(viewer, image)["ensemble"]
+    layer.refresh()
+    assert layer.get_value((1, 2, 2), world=True) == 3
+
+
+def test_erasing_a_class_moves_the_later_ones_down_and_undo_brings_it_back() -> None:
+    strokes = Labels(np.array([[0, 1, 2, 3, 4]]))
+    _layers.erase_class(strokes, 2)
+    assert strokes.data.tolist() == [[0, 1, 2, 0, 3]]
+    strokes.undo()
+    assert strokes.data.tolist() == [[0, 1, 2, 3, 4]]
+
+
+def test_the_visible_slice_is_counted_in_slices_of_the_image() -> None:
+    image = Image(np.zeros((5, 8, 8)), scale=(10, 1, 1), translate=(100, 0, 0))
+    viewer = viewer_with(image)
+    viewer.dims.set_point(0, 130)
+    assert _layers.visible_slice(viewer, image) == 3
+    assert _layers.visible_slice(viewer, Image(np.zeros((8, 8)))) is None

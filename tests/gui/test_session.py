@@ -1,0 +1,171 @@
+"""The Session without a window: states, order of events, errors, and what becomes of late answers."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fakes import CLASSES, CONFIG, FakeModel, FakeProgress, FakeRun, Later, disc_sample, on_the_spot
+
+from napari_scribblemamba._session import Prediction, Session
+from trainer.dataset import IGNORE, load_dataset
+
+
+def ticking() -> Callable[[], float]:
+    """A clock on which a second passes between two looks at it."""
+    seconds = iter(range(10**6))
+    return lambda: float(next(seconds))
+
+
+def make_session(run_in_background: Callable = on_the_spot, make_run: Callable = FakeRun) -> tuple[Session, list]:
+    """A session, and the list of all that it says."""
+    session = Session(run_in_background, make_run, load_model=lambda folder: FakeModel(), clock=ticking())
+    said: list = []
+    for signal in (session.state_changed, session.progressed, session.predicted, session.failed, session.saved):
+        signal.connect(said.append)
+    return session, said
+
+
+def predictions(said: list) -> list[Prediction]:
+    return [event for event in said if isinstance(event, Prediction)]
+
+
+def test_train_goes_through_its_states_and_keeps_the_model() -> None:
+    session, said = make_session()
+    session.train([disc_sample()], CLASSES, CONFIG)
+    assert [s for s in said if isinstance(s, str)] == ["training", "idle", "predicting", "idle"]
+    assert [p.iteration for p in said if isinstance(p, FakeProgress)] == [0, 1, 2, 3]
+    assert isinstance(session.model, FakeModel)
+
+
+def test_the_propagated_strokes_come_first_and_the_ensemble_last() -> None:
+    session, said = make_session()
+    session.train([disc_sample()], CLASSES, CONFIG)
+    first, last = predictions(said)[0], predictions(said)[-1]
+    assert (first.source, list(first.labels), first.labels["ensemble"].sum()) == ("propagated strokes", ["ensemble"], 0)
+    assert last.source == "ensemble of 2 networks"
+    assert set(last.labels) == {"unet", "swinunet", "ensemble"}
+    assert np.array_equal(last.labels["ensemble"], disc_sample().image[0] > 100)
+
+
+def test_while_training_it_looks_at_the_visible_slice_every_other_time() -> None:
+    session, said = make_session()
+    session.visible = ("disc", 3)
+    session.train([disc_sample(depth=5)], CLASSES, replace(CONFIG, iterations=60))
+    looked = [p.index for p in predictions(said)][1:]  # the first is the propagation of all slices
+    assert looked[:4] == [3, 2, 3, 4]
+    assert sorted(looked[-5:]) == [0, 1, 2, 3, 4]  # at the end every slice once,
+    assert looked[-5] == 3  # the visible one first
+    assert predictions(said)[-1].fraction == 1
+
+
+def test_stop_ends_the_run_and_keeps_what_was_learnt() -> None:
+    later = Later()
+    session, said = make_session(later)
+    session.train([disc_sample()], CLASSES, replace(CONFIG, iterations=1000))
+    for _ in range(3):  # iteration 0, its overlay, iteration 1
+        later.step()
+    session.stop()
+    assert session.state == "stopping"
+    later.finish()
+    assert session.state == "idle"
+    assert session.model is not None
+    assert max(p.iteration for p in said if isinstance(p, FakeProgress)) == 1
+
+
+def test_stop_before_the_run_exists_trains_nothing() -> None:
+    later = Later()
+    session, said = make_session(later)
+    session.train([disc_sample()], CLASSES, CONFIG)
+    session.stop()
+    later.finish()
+    assert session.state == "idle"
+    assert session.model is None
+    assert max(p.iteration for p in said if isinstance(p, FakeProgress)) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: replace(s, target=np.full_like(s.target, IGNORE)), "no scribbles"),
+        (lambda s: replace(s, target=np.where(s.target == 1, IGNORE, s.target)), r"class 1 \(disc\)"),
+        (lambda s: replace(s, image=np.full_like(s.image, np.nan)), "NaN"),
+    ],
+)
+def test_bad_input_arrives_as_a_message_and_train_works_again(change: Callable, message: str) -> None:
+    session, said = make_session()
+    session.train([change(disc_sample())], CLASSES, CONFIG)
+    assert session.state == "idle"
+    with pytest.raises(ValueError, match=message):
+        raise said[-1]
+    session.train([disc_sample()], CLASSES, CONFIG)
+    assert session.model is not None
+
+
+def test_an_error_in_the_middle_of_a_run_ends_in_idle() -> None:
+    class Failing(FakeRun):
+        def __iter__(self):
+            yield FakeProgress(0, stage="propagation")
+            raise MemoryError("no room")
+
+    session, said = make_session(make_run=Failing)
+    session.train([disc_sample()], CLASSES, CONFIG)
+    assert session.state == "idle"
+    assert isinstance(said[-1], MemoryError)
+
+
+def test_answers_to_an_older_question_are_dropped() -> None:
+    later = Later()
+    session, said = make_session(later)
+    session.load(Path("run"))
+    later.finish()
+    session.predict([disc_sample(name="old")])
+    session.predict([disc_sample(name="new")])
+    later.finish(job=2)
+    later.finish(job=1)
+    assert [p.image for p in predictions(said)] == ["new"]
+    assert session.state == "idle"
+
+
+def test_a_prediction_can_be_stopped() -> None:
+    later = Later()
+    session, said = make_session(later)
+    session.load(Path("run"))
+    later.finish()
+    session.predict([disc_sample(depth=4)])
+    later.step()
+    session.stop()
+    later.finish()
+    assert session.state == "idle"
+    assert len(predictions(said)) == 1
+    assert session.model.looked_at == [0]
+
+
+def test_close_stops_the_run_and_says_nothing_more() -> None:
+    later = Later()
+    session, said = make_session(later)
+    session.train([disc_sample()], CLASSES, CONFIG)
+    later.step()
+    session.close()
+    before = len(said)
+    later.finish()
+    assert len(said) == before
+
+
+def test_two_things_at_a_time_are_refused() -> None:
+    session, _ = make_session(Later())
+    session.train([disc_sample()], CLASSES, CONFIG)
+    with pytest.raises(ValueError, match="still training"):
+        session.load(Path("run"))
+
+
+def test_save_load_and_export(tmp_path: Path) -> None:
+    session, said = make_session()
+    session.load(tmp_path)
+    session.save(tmp_path / "run")
+    assert session.model.saved == tmp_path / "run" == said[-1]
+    session.export(tmp_path / "data", [disc_sample(depth=3)], CLASSES)
+    [sample] = load_dataset(tmp_path / "data").samples
+    assert np.array_equal(sample.target, disc_sample(depth=3).target)
+    assert np.array_equal(sample.image, disc_sample(depth=3).image)
