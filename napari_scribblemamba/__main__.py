@@ -20,17 +20,25 @@ def open_app(
         sample: A generated image to try it on, with its strokes.
     """
     import napari  # here: --help should not take seconds
+    from napari.settings import get_settings
+    from qtpy.QtCore import QTimer
+
+    from napari_scribblemamba._worker import wait_for_background
 
     viewer = napari.Viewer(title="ScribbleMamba", show_welcome_screen=not images and sample is None)
+    viewer.window.add_plugin_dock_widget(PLUGIN)
+    if get_settings().application.window_size is None:  # the first start; later ones find the window as it was left
+        viewer.window.resize(1300, 900)
     if images:
         viewer.open([str(path) for path in images])
     if sample is not None:
         viewer.open_sample(PLUGIN, sample)
-    viewer.window.add_plugin_dock_widget(PLUGIN)
+    QTimer.singleShot(200, viewer.reset_view)  # the image in full, once the docks have found their sizes
     # collections of the oldest generation were the only long stalls of the window: what stands now is never garbage
     gc.collect()
     gc.freeze()
     napari.run()
+    wait_for_background(seconds=30)  # python must not go while a thread is in the middle of a step
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
 
 from napari_scribblemamba._layers import Brush, default_brushes, default_colour
 
+KEYS = "Click a class, then draw on the image.<br><b>[</b> <b>]</b> brush size · <b>E</b> erase · <b>Ctrl+Z</b> undo"
 HINT = "color: #9aa4b0; font-size: 8pt;"
 CHOSEN = "QListWidget::item:selected { background: #0b6bab; color: white; }"
 FEWEST = 2  # classes: the background and something
@@ -48,7 +49,7 @@ class ClassesPanel(QWidget):
         buttons = QHBoxLayout()
         for button in (self._add, self._remove, self._recolour):
             buttons.addWidget(button)
-        hint = QLabel("Click a class, draw.  <b>[</b> <b>]</b> brush size · <b>E</b> erase · <b>Ctrl+Z</b> undo")
+        hint = QLabel(KEYS)
         hint.setStyleSheet(HINT)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -78,6 +79,9 @@ class ClassesPanel(QWidget):
         return self._list.currentRow()
 
     def setCurrent(self, index: int) -> None:
+        """Take this class in hand, also where its row is the chosen one already."""
+        if index == self.current():
+            self.currentChanged.emit(index)
         self._list.setCurrentRow(index)
 
     def add(self) -> None:

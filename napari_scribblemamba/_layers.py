@@ -53,7 +53,6 @@ def new_scribble_layer(viewer: ViewerModel, image: Image, brushes: Sequence[Brus
 
 def start_painting(strokes: Labels, label: int) -> None:
     strokes.selected_label = label
-    strokes.brush_size = max(2, round(min(strokes.data.shape[-2:]) / 60))
     strokes.mode = "paint"
 
 
@@ -74,6 +73,8 @@ def brushes_of(strokes: Labels) -> tuple[Brush, ...] | None:
 
 def set_brushes(strokes: Labels, brushes: Sequence[Brush]) -> None:
     """Name and colour the classes of a scribble layer; the layer carries them in its metadata."""
+    if "colours" not in strokes.metadata.get(KEY, {}):  # new to us: a brush that suits its size
+        strokes.brush_size = max(2, round(min(strokes.data.shape[-2:]) / 100))
     entry = {"classes": [b.name for b in brushes], "colours": [b.colour for b in brushes]}
     strokes.metadata = {**strokes.metadata, KEY: entry}
     strokes.colormap = _colormap(brushes)

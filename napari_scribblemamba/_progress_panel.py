@@ -49,9 +49,7 @@ class ProgressPanel(QWidget):
         self._bar.setFixedHeight(8)
         self._bar.setStyleSheet(BAR)
         self._plot = _plot()
-        self._legend = self._plot.addLegend(
-            offset=(-4, 4), labelTextSize="8pt", labelTextColor="#d0d6dd", verSpacing=-6
-        )
+        self._legend = self._plot.addLegend(offset=(-4, 4), labelTextSize="8pt", labelTextColor=FAINT, verSpacing=-6)
 
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -59,6 +57,7 @@ class ProgressPanel(QWidget):
             layout.addWidget(widget)
         self.redraw = qthrottled(self._redraw, timeout=REDRAW, leading=True)
         self.setValue([])
+        self.set_shown("")
 
     def value(self) -> list["Progress"]:
         return list(self._history)
@@ -83,6 +82,7 @@ class ProgressPanel(QWidget):
         """Say what is going on; the bar runs to and fro where nobody knows how long it takes."""
         before, self._state = self._state, state
         self._headline.setText(HEADLINES[state])
+        self.redraw()
         if state in ("training", "loading", "saving"):
             self._bar.setRange(0, 0)
         elif before == "stopping":
@@ -98,6 +98,7 @@ class ProgressPanel(QWidget):
 
     def set_shown(self, source: str) -> None:
         self._shown.setText(f"Overlay: <b>{source}</b>" if source else "")
+        self._shown.setVisible(bool(source))
 
     def shown(self) -> str:
         return self._shown.text()
@@ -115,15 +116,17 @@ class ProgressPanel(QWidget):
                 pen = pg.mkPen(CURVES[len(self._curves) % len(CURVES)], width=2)
                 self._curves[name] = self._plot.plot(name=name, pen=pen)
             self._curves[name].setData(np.asarray(points))
-        self._numbers.setText(_describe(self._history[-1]) if self._history else "")
+        running = self._state in ("training", "stopping")
+        self._numbers.setText(_describe(self._history[-1], running) if self._history else "")
+        self._numbers.setVisible(bool(self._history))
 
 
-def _describe(progress: "Progress") -> str:
+def _describe(progress: "Progress", running: bool) -> str:
     parts = [f"iteration {progress.iteration}"]
     if progress.rate:
         parts.append(f"{progress.rate:.1f} it/s")
     parts.append(f"{_clock(progress.seconds)} gone")
-    if progress.remaining is not None:
+    if running and progress.remaining is not None:
         parts.append(f"{_clock(progress.remaining)} left")
     return " · ".join(parts)
 
@@ -136,7 +139,7 @@ def _clock(seconds: float) -> str:
 
 def _plot() -> pg.PlotWidget:
     plot = pg.PlotWidget(background=None)
-    plot.setFixedHeight(150)
+    plot.setFixedHeight(130)
     plot.setToolTip("Loss of each network, smoothed; lower is better")
     plot.setMenuEnabled(False)
     plot.setMouseEnabled(False, False)

@@ -36,7 +36,7 @@ class SettingsPanel(QWidget):
         form = QFormLayout(self)
         form.setContentsMargins(0, 0, 0, 0)
         form.addRow("Preset", self._preset)
-        form.addRow("Networks", _row(*self._networks.values()))
+        form.addRow(_row(*self._networks.values()))
         form.addRow("Length", _row(self._length, self._unit, stretch=True))
         self.setValue(self._config)
 

@@ -63,8 +63,8 @@ class ScribbleMamba(QWidget):
     def _lay_out(self) -> None:
         content = QWidget()
         column = QVBoxLayout(content)
-        column.setContentsMargins(6, 6, 6, 6)
-        column.setSpacing(8)
+        column.setContentsMargins(6, 4, 6, 4)
+        column.setSpacing(6)
         column.addWidget(_group("Image and strokes", self.layers))
         column.addWidget(_group("Classes", self.classes))
         column.addWidget(_group("Training", self.settings, self.button))
@@ -291,6 +291,7 @@ def _import_engine() -> Generator[None, None, None]:
 
     import trainer.run  # noqa: F401
 
+    torch.optim.AdamW([torch.zeros(1, requires_grad=True)])  # the first optimiser imports half of torch
     torch.set_num_threads(THREADS)  # with all cores busy the window stutters
     return
     yield  # makes it a generator, one without events
@@ -306,7 +307,8 @@ def _explain(error: EngineError) -> str:
 def _group(title: str, *widgets: QWidget) -> QGroupBox:
     group = QGroupBox(title)
     layout = QVBoxLayout(group)
-    layout.setContentsMargins(8, 8, 8, 8)
+    layout.setContentsMargins(6, 6, 6, 6)
+    layout.setSpacing(6)
     for widget in widgets:
         layout.addWidget(widget)
     return group

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Generator
 from typing import TypeVar
 
+from qtpy.QtCore import QThreadPool
 from superqt.utils import create_worker
 
 Event = TypeVar("Event")
@@ -30,3 +31,8 @@ def run_in_background(
     """Drain `events` in a thread. The callbacks run on the calling thread, which needs a Qt event loop."""
     # superqt's worker and not napari's, which would show every error a second time
     create_worker(_guarded, events, _connect={"yielded": on_event, "returned": on_done, "errored": on_error})
+
+
+def wait_for_background(seconds: float) -> bool:
+    """Give threads that were told to stop the time to do so; whether they did. For the end of the program."""
+    return QThreadPool.globalInstance().waitForDone(round(1000 * seconds))

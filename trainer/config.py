@@ -76,7 +76,7 @@ class Config:
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of matrix products and convolutions; the scan, norms and losses stay in float32."""
     threads: int = 0
-    """Processor threads; 0 takes all cores."""
+    """Processor threads; 0 takes as many as torch does by itself, one a core."""
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -6,10 +6,10 @@ B batch · C channels · K classes · every random number of iteration i comes f
 import csv
 import math
 import time
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,12 +20,14 @@ from trainer.config import Config, write_config
 from trainer.dataset import Sample, check_image, check_strokes
 from trainer.files import read_tensors, replacing, write_tensors
 from trainer.inference import autocast
-from trainer.machine import settled
+from trainer.machine import settled, side_by_side
 from trainer.metrics import dice
 from trainer.model import CHECKPOINT, CONFIG, ENSEMBLE, Model
+from trainer.networks.blocks import seed_dropout
 from trainer.objectives import OBJECTIVES, Batch, simplex
 from trainer.propagation import Teacher, propagate
 
+Result = TypeVar("Result")
 HISTORY, BEST = "history.csv", "best.safetensors"
 
 
@@ -87,9 +89,7 @@ class Run:
 
     def __iter__(self) -> Iterator[Progress]:
         self.begin()
-        threads = torch.get_num_threads()
-        torch.set_num_threads(self.config.threads)
-        try:
+        with side_by_side(self.config) as self._map:
             batches = yield from self.batches()
             while not self.finished:
                 if self._fresh is not None:
@@ -99,35 +99,47 @@ class Run:
                 self.iteration += 1
                 yield self.record(losses)
             self.finish()
-        finally:
-            torch.set_num_threads(threads)
 
     def step(self, batch: Batch) -> dict[str, float]:
-        """One optimiser step of every network; the loss of each."""
-        config, rng = self.config, np.random.default_rng([self.config.seed, self.iteration, 2])
-        mix = simplex(len(self.networks), rng)
+        """One optimiser step of every network; the loss of each.
+
+        The networks meet only in the objective: down to the logits the gradient is common, from there each goes its
+        own way, so that they can run side by side.
+        """
+        config, progress = self.config, self.fraction
+        mix = simplex(len(self.networks), np.random.default_rng([config.seed, self.iteration, 2]))
         batch = Batch(*(part if part is None else part.to(config.device) for part in batch))
-        with own_random_state(config, self.iteration):
-            logits = {}
-            for name, network in self.networks.items():
-                with autocast(config, torch.device(config.device)):
-                    logits[name] = network(batch.image)  # (B, K, *space)
-            losses = OBJECTIVES[config.objective](logits, batch, config, mix, self.fraction)
-            for optimiser in self.optimisers.values():
-                optimiser.zero_grad()
-            sum(losses.values()).backward()
-        for name, optimiser in self.optimisers.items():
-            self.set_rate(name, optimiser)
-            if config.clip is not None:
-                nn.utils.clip_grad_norm_(self.networks[name].parameters(), config.clip)
-            optimiser.step()
+        outputs = self.each(lambda name: self.forward(name, batch.image))
+        logits = {name: output.detach().requires_grad_() for name, output in outputs.items()}  # (B, K, *space)
+        losses = OBJECTIVES[config.objective](logits, batch, config, mix, progress)
+        sum(losses.values()).backward()
+        self.each(lambda name: self.descend(name, outputs[name], logits[name].grad, progress))
         return finite({name: loss.item() for name, loss in losses.items()}, self.iteration)
 
-    def set_rate(self, name: str, optimiser: torch.optim.Optimizer) -> None:
+    def each(self, work: Callable[[str], Result]) -> dict[str, Result]:
+        return dict(zip(self.networks, self._map(work, self.networks), strict=True))
+
+    def forward(self, name: str, image: Tensor) -> Tensor:
+        network = self.networks[name]
+        seed_dropout(network, self.config.seed * 1_000_003 + self.iteration)
+        with autocast(self.config, image.device):
+            return network(image)
+
+    def descend(self, name: str, output: Tensor, gradient: Tensor, progress: float) -> None:
+        """One step of a network along the gradient of its output."""
+        optimiser = self.optimisers[name]
+        self.set_rate(name, progress)
+        optimiser.zero_grad()
+        output.backward(gradient)
+        if self.config.clip is not None:
+            nn.utils.clip_grad_norm_(self.networks[name].parameters(), self.config.clip)
+        optimiser.step()
+
+    def set_rate(self, name: str, progress: float) -> None:
         """Poly decay of every network's rate, but for a UNet's where the config says so."""
         decays = self.config.unet_rate_decays or not name.startswith("unet")
-        for group in optimiser.param_groups:
-            group["lr"] = self.config.learning_rate * ((1 - self.fraction) ** 0.9 if decays else 1.0)
+        for group in self.optimisers[name].param_groups:
+            group["lr"] = self.config.learning_rate * ((1 - progress) ** 0.9 if decays else 1.0)
 
     # ---- time ----
 
@@ -299,15 +311,6 @@ def optimiser_state(optimiser: torch.optim.Optimizer, state: dict[str, Tensor], 
         index, key = name.removeprefix(prefix).split("/")
         values.setdefault(int(index), {})[key] = state[name]
     return {**optimiser.state_dict(), "state": values}
-
-
-@contextmanager
-def own_random_state(config: Config, iteration: int) -> Iterator[None]:
-    """Dropout and DropPath draw from torch's global state: seed it for one step, then give the host's back."""
-    device = torch.device(config.device)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(config.seed * 1_000_003 + iteration)
-        yield
 
 
 def finite(losses: dict[str, float], iteration: int) -> dict[str, float]:

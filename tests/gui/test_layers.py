@@ -90,6 +90,16 @@ def test_classes_named_by_a_sample_get_default_colours() -> None:
     assert _layers.brushes_of(Labels(np.zeros((2, 2), int))) is None
 
 
+def test_the_chosen_brush_size_stays() -> None:
+    strokes = Labels(np.zeros((400, 400), int))
+    _layers.set_brushes(strokes, BRUSHES)
+    assert strokes.brush_size == 4
+    strokes.brush_size = 7
+    _layers.set_brushes(strokes, BRUSHES[:2])
+    _layers.start_painting(strokes, 1)
+    assert strokes.brush_size == 7
+
+
 def test_background_is_grey_unpainted_transparent_and_strangers_white() -> None:
     strokes = Labels(np.zeros((2, 2), int))
     _layers.set_brushes(strokes, BRUSHES)

@@ -102,7 +102,9 @@ def test_progress(qtbot: QtBot) -> None:
     assert panel.value() == history
     panel.setValue(history)
     assert panel.value() == history
-    assert panel._numbers.text() == "iteration 2 · 2.0 it/s · 1:05 gone · 1:00 left"
+    assert panel._numbers.text() == "iteration 2 · 2.0 it/s · 1:05 gone"
+    panel.set_state("training")
+    qtbot.waitUntil(lambda: panel._numbers.text() == "iteration 2 · 2.0 it/s · 1:05 gone · 1:00 left")
     assert panel._curves["unet"].getData()[0].tolist() == [1, 2]
 
 

@@ -1,4 +1,4 @@
-"""What several papers share: padding to any size, DropPath, patches in and out, and the U of token stages.
+"""What several papers share: padding to any size, dropout, patches in and out, and the U of token stages.
 
 Tokens are channel-last throughout, (B, H, W, C), H and W counted in patches. Attributes have the names of the official
 code (Swin-Unet, Mamba-UNet), so that its checkpoints load.
@@ -36,8 +36,14 @@ def init_transformer(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-class DropPath(nn.Module):
-    """Stochastic depth (Huang et al. 2016): in training, a whole sample skips the branch with probability `rate`."""
+class Dropout(nn.Module):
+    """In training, each element is zero with probability `rate`; the others grow, so that the expectation stays.
+
+    Unlike PyTorch's it may have a random generator of its own: networks that train side by side in threads then draw
+    the same numbers in every run, and the host program's generator is left alone. See `seed_dropout`.
+    """
+
+    generator: torch.Generator | None = None
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -46,8 +52,26 @@ class DropPath(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.rate == 0:
             return x
-        kept = x.new_empty(len(x), *[1] * (x.dim() - 1)).bernoulli_(1 - self.rate)
-        return x * kept / (1 - self.rate)  # rescaled: the expectation stays
+        kept = x.new_empty(self.mask_shape(x)).bernoulli_(1 - self.rate, generator=self.generator)
+        return x * kept / (1 - self.rate)
+
+    def mask_shape(self, x: Tensor) -> torch.Size:
+        return x.shape
+
+
+class DropPath(Dropout):
+    """Stochastic depth (Huang et al. 2016): in training, a whole sample skips the branch with probability `rate`."""
+
+    def mask_shape(self, x: Tensor) -> torch.Size:
+        return torch.Size([len(x), *[1] * (x.dim() - 1)])
+
+
+def seed_dropout(network: nn.Module, seed: int) -> None:
+    """Give the Dropout and DropPath of a network one generator, which starts at `seed`."""
+    generator = torch.Generator(next(network.parameters()).device).manual_seed(seed)
+    for module in network.modules():
+        if isinstance(module, Dropout):
+            module.generator = generator
 
 
 class PatchEmbed(nn.Module):

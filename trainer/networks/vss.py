@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from trainer.networks.blocks import DropPath
 from trainer.networks.mamba import init_a_log, init_dt_bias, init_skip
-from trainer.networks.scan import selective_scan
+from trainer.networks.scan import ss2d_scan
 
 K = 4
 
@@ -40,43 +40,34 @@ class SS2D(nn.Module):
         H, W = x.shape[1:3]
         x, z = self.in_proj(x).chunk(2, dim=-1)  # (B, H, W, E) each
         x = F.silu(self.conv2d(x.permute(0, 3, 1, 2)))  # (B, E, H, W)
-        y = merge_directions(self.scan(walk_directions(x)), H, W)  # (B, H, W, E)
-        return self.out_proj(self.out_norm(y) * F.silu(z))
+        y = self.scan(x.flatten(2).transpose(1, 2), directions(H, W, x.device))  # (B, L, E)
+        return self.out_proj(self.out_norm(y.unflatten(1, (H, W))) * F.silu(z))
 
-    def scan(self, x: Tensor) -> Tensor:
-        """(L, B, K, E) -> (L, B, K, E), each direction with its own parameters; one call for all."""
-        rates = torch.einsum("lbke,kre->lbkr", x, self.x_proj_weight)
+    def scan(self, x: Tensor, positions: Tensor) -> Tensor:
+        """(B, L, E) along (K, L) -> (B, L, E), each direction with its own parameters, their sum at each pixel.
+
+        What is said of a pixel does not depend on when a direction comes there: the projections are those of the
+        pixels as they lie, and only the scan itself walks.
+        """
+        rates = F.linear(x, self.x_proj_weight.flatten(0, 1)).unflatten(2, (K, -1))  # (B, L, K, R + 2 N)
         dt, B, C = rates.split([self.rank, self.d_state, self.d_state], dim=-1)
-        delta = torch.einsum("lbkr,ker->lbke", dt, self.dt_projs_weight)
-        y = selective_scan(
-            x.flatten(2).permute(1, 2, 0),  # (B, K E, L)
-            delta.flatten(2).permute(1, 2, 0),
-            -self.A_logs.float().exp(),  # (K E, N)
-            B.permute(1, 2, 3, 0),  # (B, K, N, L)
-            C.permute(1, 2, 3, 0),
-            self.Ds,
-            delta_bias=self.dt_projs_bias.flatten(),
-            delta_softplus=True,
+        return ss2d_scan(
+            x,
+            torch.einsum("blkr,ker->blke", dt, self.dt_projs_weight),
+            -self.A_logs.float().exp().unflatten(0, (K, -1)),  # (K, E, N)
+            B,
+            C,
+            self.Ds.unflatten(0, (K, -1)),
+            self.dt_projs_bias,
+            positions,
         )
-        return y.permute(2, 0, 1).unflatten(2, (K, -1))
 
 
-def walk_directions(x: Tensor) -> Tensor:
-    """(B, E, H, W) -> (L, B, K, E): along the rows, along the columns, and both backwards.
-
-    The position comes first because a scan walks along it: all that belongs to one step lies together in memory.
-    """
-    rows = x.permute(2, 3, 0, 1).flatten(0, 1)  # (L, B, E)
-    columns = x.permute(3, 2, 0, 1).flatten(0, 1)
-    return torch.stack([rows, columns, rows.flip(0), columns.flip(0)], dim=2)
-
-
-def merge_directions(y: Tensor, H: int, W: int) -> Tensor:
-    """(L, B, K, E) -> (B, H, W, E): the sum of the four at each pixel."""
-    rows, columns, rows_back, columns_back = y.unbind(2)
-    rows = (rows + rows_back.flip(0)).unflatten(0, (H, W))
-    columns = (columns + columns_back.flip(0)).unflatten(0, (W, H))
-    return (rows + columns.transpose(0, 1)).permute(2, 0, 1, 3)
+def directions(H: int, W: int, device: torch.device) -> Tensor:
+    """(K, L): which pixel comes when, along the rows, along the columns, and both backwards."""
+    rows = torch.arange(H * W, device=device)
+    columns = rows.view(H, W).T.flatten()
+    return torch.stack([rows, columns, rows.flip(0), columns.flip(0)])
 
 
 def _uniform(*shape: int) -> nn.Parameter:

@@ -1,13 +1,29 @@
-"""The selective scan: one signature, and the only place that decides which kernel runs.
+"""The selective scan: one signature for sequences, one for images, and the only place that decides which kernel runs.
 
 Reference: Gu and Dao, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces", 2023, section 3.
 
-Glossary: B batch, D channels, L length of the sequence, N size of the state, G groups of channels that share B and C.
+Glossary: B batch, D channels, L length of the sequence, N size of the state, G groups of channels that share B and C,
+K directions across an image.
 """
 
+import os
+import warnings
+from functools import cache
+
+import torch
 from torch import Tensor
 
+from trainer.networks.scan import native
 from trainer.networks.scan.blocked import blocked_scan
+from trainer.networks.scan.gathered import gathered_ss2d
+from trainer.networks.scan.native import native_scan, native_ss2d
+from trainer.networks.scan.selftest import find_mismatch
+
+VARIABLE = "SCRIBBLEMAMBA_SCAN"  # forces a kernel by its name
+KERNELS = {  # the fastest first: the two forms of the scan
+    "native": (native_scan, native_ss2d),
+    "torch": (blocked_scan, gathered_ss2d),
+}
 
 
 def selective_scan(
@@ -33,11 +49,83 @@ def selective_scan(
     Returns y (B, D, L) of u's dtype, and with `return_last_state` also h_L (B, D, N). The arithmetic is float32,
     under autocast too; float64 where u is float64. Raises ValueError where shapes do not fit or A is complex.
     """
-    _check(u, delta, A, B, C)
-    return blocked_scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state)
+    _check(u, delta, A, B, C, D, delta_bias)
+    scan, _ = KERNELS[_choose(u.device, u.dtype)]
+    return scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state)
 
 
-def _check(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> None:
+def ss2d_scan(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, dt_bias: Tensor, positions: Tensor
+) -> Tensor:
+    """K scans over one x, each in an order of its own with parameters of its own, added up where they meet.
+
+    Direction k visits `positions[k]`, a permutation of 0..L-1; x, dt, B and C stay where they are. With d = softplus(dt
+    + dt_bias), at each step that takes it from position m to l, h_l = exp(d_l A) h_m + d_l B_l x_l, y_l = C_l . h_l + D x_l.
+
+    x: (B, L, D); dt: (B, L, K, D); A: (K, D, N); B, C: (B, L, K, N); D, dt_bias: (K, D); positions: (K, L), int64.
+
+    Returns y (B, L, D) of x's dtype. The arithmetic is that of `selective_scan`. Raises ValueError where shapes do not
+    fit or where `positions` on a processor are no permutations.
+    """
+    _check_ss2d(x, dt, A, B, C, D, dt_bias, positions)
+    _, scan = KERNELS[_choose(x.device, x.dtype)]
+    return scan(x, dt, A, B, C, D, dt_bias, positions)
+
+
+# Which kernel
+
+
+def kernel_name(device: torch.device | str) -> str:
+    """The kernel that runs there in float32. Raises as `selective_scan` does where a forced one cannot."""
+    return _choose(torch.device(device), torch.float32)
+
+
+def kernels(device: torch.device | str = "cpu") -> dict[str, str]:
+    """Each kernel's name, and "usable" or why it cannot run there, the fastest first."""
+    return {name: _obstacle(name, torch.device(device), torch.float32) or "usable" for name in KERNELS}
+
+
+def _choose(device: torch.device, dtype: torch.dtype) -> str:
+    forced = os.environ.get(VARIABLE)
+    if forced and forced not in KERNELS:
+        raise ValueError(f"{VARIABLE} knows {', '.join(KERNELS)}, got {forced!r}")
+    if not forced:
+        return next(name for name in KERNELS if _obstacle(name, device, dtype) is None)
+    if obstacle := _obstacle(forced, device, dtype):
+        raise RuntimeError(f"{VARIABLE}={forced}, but {obstacle}; unset it, or set it to torch")
+    return forced
+
+
+def _obstacle(name: str, device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why a kernel cannot run, None where it can."""
+    if name == "torch":
+        return None
+    if device.type != "cpu":
+        return f"it runs on the processor, not on {device.type}"
+    if dtype == torch.float64:
+        return "it computes in float32, not in float64"
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return "it cannot be compiled or exported"
+    return native.obstacle() or _flaw(name, native.instruction_set())
+
+
+@cache
+def _flaw(name: str, variant: str) -> str | None:
+    """What the self-test says of a kernel, found out at its first use, and said aloud once."""
+    mismatch = find_mismatch(*KERNELS[name])
+    if mismatch is None:
+        return None
+    flaw = f"its self-test failed: {mismatch}"
+    warnings.warn(f"the scan kernel {name} ({variant}) is not used, {flaw}; please report this", stacklevel=2)
+    return flaw
+
+
+# Shapes
+
+
+def _check(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, delta_bias: Tensor | None
+) -> None:
     batch, channels, length = u.shape
     if delta.shape != u.shape:
         raise ValueError(f"delta must have the shape of u, {tuple(u.shape)}, got {tuple(delta.shape)}")
@@ -49,6 +137,23 @@ def _check(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> None:
         raise ValueError(f"B and C must have the shape {expected}, got {tuple(B.shape)} and {tuple(C.shape)}")
     if groups and channels % groups[0]:
         raise ValueError(f"the groups of B and C must divide the {channels} channels of u, got {groups[0]}")
+    if any(t is not None and t.shape != (channels,) for t in (D, delta_bias)):
+        raise ValueError(f"D and delta_bias must have the shape ({channels},)")
 
 
-__all__ = ["selective_scan"]
+def _check_ss2d(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, dt_bias: Tensor, positions: Tensor
+) -> None:
+    (batch, length, channels), directions, N = x.shape, len(positions), A.shape[-1]
+    state = (batch, length, directions, N)
+    shapes = {"dt": (dt, (batch, length, directions, channels)), "A": (A, (directions, channels, N))}
+    shapes |= {"B": (B, state), "C": (C, state), "D": (D, (directions, channels))}
+    shapes |= {"dt_bias": (dt_bias, (directions, channels)), "positions": (positions, (directions, length))}
+    for name, (tensor, shape) in shapes.items():
+        if tensor.shape != shape:
+            raise ValueError(f"{name} must have the shape {shape}, got {tuple(tensor.shape)}")
+    if positions.dtype != torch.int64:
+        raise ValueError(f"positions must be int64, got {positions.dtype}")
+
+
+__all__ = ["kernel_name", "kernels", "selective_scan", "ss2d_scan"]

@@ -28,14 +28,14 @@ ENABLE(TARGET)
 
 #if LANES > 1
 typedef float vf __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-typedef int32_t vi __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef uint32_t vi __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 INLINE vi bits(vf x) { return (vi)x; }
 INLINE vf floats(vi x) { return (vf)x; }
 INLINE vf splat(float x) { return x - (vf){0}; }
 INLINE vf where(vi mask, vf x, vf y) { return (vf)((mask & (vi)x) | (~mask & (vi)y)); }
 #else
 typedef float vf;
-typedef int32_t vi;
+typedef uint32_t vi;
 INLINE vi bits(vf x) { vi i; memcpy(&i, &x, sizeof i); return i; }
 INLINE vf floats(vi x) { vf f; memcpy(&f, &x, sizeof f); return f; }
 INLINE vf splat(float x) { return x; }
@@ -87,13 +87,30 @@ INLINE vf exp2_of(vf x) {
 #elif LANES == 4 && defined(__SSE__)
   x = (vf)_mm_min_ps((__m128)splat(128.0f), _mm_max_ps((__m128)splat(-126.0f), (__m128)x));
 #else
-  x = where(x < splat(-126.0f), splat(-126.0f), x);
-  x = where(x > splat(128.0f), splat(128.0f), x);
+  x = where((vi)(x < splat(-126.0f)), splat(-126.0f), x);
+  x = where((vi)(x > splat(128.0f)), splat(128.0f), x);
 #endif
   const float shift = 12582912.0f;  /* 1.5 2^23: what is added to it is rounded, and stands in the lowest bits */
   vf shifted = x + shift;
   vf fraction = x - (shifted - shift);
   vf power = POLYNOMIAL(fraction);
-  return floats(bits(power) + (vi)((uint32_t)1 * 0 + 0 * 0, bits(shifted) << 23));
+  return floats(bits(power) + (bits(shifted) << 23));  /* into the exponent */
 #endif
+}
+
+/* log(1 + e^x) and its slope 1 / (1 + e^-x), with one exponential: softplus(x) = max(x, 0) + log(1 + e^-|x|). */
+INLINE vf softplus(vf x, vf *slope) {
+  const vi negative = (vi)(x < splat(0.0f));
+  vf t = exp2_of(floats(bits(x) & 0x7fffffff) * -1.44269504088896f);  /* e^-|x|, in (0, 1] */
+  vf inverse = 1.0f / (1.0f + t);
+  *slope = where(negative, t * inverse, inverse);
+  vf s = t / (2.0f + t), q = s * s;  /* log(1 + t) = 2 artanh(s), s in (0, 1/3] */
+  vf series = splat(0.0667f) * q + 0.0769230769f;
+  series = series * q + 0.0909090909f;
+  series = series * q + 0.111111111f;
+  series = series * q + 0.142857142f;
+  series = series * q + 0.2f;
+  series = series * q + 0.333333333f;
+  series = series * q + 1.0f;
+  return where(negative, splat(0.0f), x) + 2.0f * s * series;
 }
