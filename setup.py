@@ -8,7 +8,7 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 SCAN = Path("trainer/networks/scan")
-FLAGS = ["/O2"] if os.name == "nt" else ["-O3", "-fvisibility=hidden", "-Wno-psabi"]
+FLAGS = ["/O2"] if os.name == "nt" else ["-O3", "-g0", "-fvisibility=hidden", "-Wno-psabi"]
 
 
 class BuildLibrary(build_ext):

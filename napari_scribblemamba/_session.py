@@ -10,7 +10,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -24,6 +24,8 @@ Result = TypeVar("Result")
 State = Literal["idle", "training", "stopping", "predicting", "saving", "loading"]
 LOOK_EVERY = 0.5  # seconds between two predictions while training
 LOOK_SHARE = 0.2  # of the time, at most, goes into looking instead of learning
+PROPAGATED = "propagated strokes"
+HAND_OVER = 0.9  # share of a slice's strokes, mean over classes, that the ensemble must get right to be shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,6 +161,7 @@ class Session:
         iteration, due = 0, 0.0
         looks: Iterator[Prediction] | None = None
         shown: dict[str, np.ndarray] = {}
+        trusted = False  # until the networks know the strokes, the propagated ones stay on screen
         for progress in run:
             iteration = progress.iteration
             yield progress
@@ -167,12 +170,14 @@ class Session:
             elif self.state == "training" and self._clock() >= due:
                 looks = looks or self._looks(run.model, samples)
                 start = self._clock()
-                yield next(looks)
+                prediction, target = next(looks)
+                trusted = trusted or not shown or stroke_accuracy(prediction, target) >= HAND_OVER
+                yield prediction if trusted else without_ensemble(prediction)
                 due = start + max(LOOK_EVERY, (self._clock() - start) / LOOK_SHARE)
         return run.model if iteration else None
 
-    def _looks(self, model: Model, samples: Sequence[Sample]) -> Iterator[Prediction]:
-        """Without end: the slice in view every other time, between them the one that was not seen for longest."""
+    def _looks(self, model: Model, samples: Sequence[Sample]) -> Iterator[tuple[Prediction, np.ndarray]]:
+        """Without end, slices and their strokes: the one in view every other time, else the longest unseen."""
         predict = SlicePredictor(model)
         pieces = _pieces(samples)
         seen = [-1] * len(pieces)
@@ -182,7 +187,8 @@ class Session:
             oldest = min(range(len(pieces)), key=lambda i: (seen[i], self._distance(*pieces[i])))
             last = nearest if last != nearest else oldest
             seen[last] = turn
-            yield predict(*pieces[last])
+            sample, index = pieces[last]
+            yield predict(sample, index), sample.target[... if index is None else index]
 
     def _predicting(
         self, model: Model, samples: Sequence[Sample], generation: int
@@ -261,12 +267,27 @@ class SlicePredictor:
         return Prediction(sample.name, index, labels, source, fraction)
 
 
+def stroke_accuracy(prediction: Prediction, target: np.ndarray) -> float:
+    """Share of the drawn pixels that the ensemble has right, mean over the classes drawn; 0 where none is."""
+    from trainer.dataset import IGNORE
+
+    labels = prediction.labels["ensemble"]
+    drawn = [c for c in np.unique(target) if c != IGNORE]
+    return float(np.mean([(labels[target == c] == c).mean() for c in drawn])) if drawn else 0.0
+
+
+def without_ensemble(prediction: Prediction) -> Prediction:
+    """Only what each network sees: the ensemble's place still shows the propagated strokes."""
+    labels = {name: each for name, each in prediction.labels.items() if name != "ensemble"}
+    return replace(prediction, labels=labels, source=PROPAGATED)
+
+
 def _first_overlays(teachers: dict[str, np.ndarray], shown: dict[str, np.ndarray]) -> Iterator[Prediction]:
     """The propagated strokes (K, *space) of each sample that are new since they were shown."""
     for name, probabilities in teachers.items():
         if shown.get(name) is not probabilities:
             shown[name] = probabilities
-            yield Prediction(name, None, {"ensemble": probabilities.argmax(0).astype(np.uint8)}, "propagated strokes")
+            yield Prediction(name, None, {"ensemble": probabilities.argmax(0).astype(np.uint8)}, PROPAGATED)
 
 
 def _pieces(samples: Sequence[Sample]) -> list[tuple[Sample, int | None]]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from fakes import CLASSES, CONFIG, FakeModel, FakeProgress, FakeRun, Later, disc_sample, on_the_spot
 
-from napari_scribblemamba._session import Prediction, Session
+from napari_scribblemamba._session import Prediction, Session, stroke_accuracy
 from trainer.dataset import IGNORE, load_dataset
 
 
@@ -169,3 +169,24 @@ def test_save_load_and_export(tmp_path: Path) -> None:
     [sample] = load_dataset(tmp_path / "data").samples
     assert np.array_equal(sample.target, disc_sample(depth=3).target)
     assert np.array_equal(sample.image, disc_sample(depth=3).image)
+
+
+def test_the_propagated_strokes_stay_until_the_ensemble_knows_the_strokes() -> None:
+    sample = disc_sample()
+    drawn = sample.target != IGNORE
+    contrary = replace(sample, target=np.where(drawn, 1 - sample.target, IGNORE).astype(np.uint8))
+    for strokes, expected in ((sample, "ensemble of 2 networks"), (contrary, "propagated strokes")):
+        later = Later()
+        session, said = make_session(later)
+        session.train([strokes], CLASSES, replace(CONFIG, iterations=60))
+        for _ in range(40):
+            later.step()
+        look = predictions(said)[-1]
+        assert look.source == expected and ("ensemble" in look.labels) == (expected != "propagated strokes")
+
+
+def test_accuracy_on_strokes_is_the_mean_over_classes() -> None:
+    target = np.array([[0, 0, 0, 0, 1, IGNORE]])
+    prediction = Prediction("", None, {"ensemble": np.array([[0, 0, 0, 1, 1, 1]])}, "")
+    assert stroke_accuracy(prediction, target) == (0.75 + 1) / 2
+    assert stroke_accuracy(prediction, np.full((1, 6), IGNORE)) == 0

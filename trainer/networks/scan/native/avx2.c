@@ -3,8 +3,8 @@
 #ifdef X86_VARIANTS
 #define LANES 8
 #define TARGET "avx2,fma"
-#define FORWARD_WIDTH 8
-#define BACKWARD_WIDTH 4
+#define FORWARD_WIDTH 4
+#define BACKWARD_WIDTH 2
 #define FORWARD forward_avx2
 #define BACKWARD backward_avx2
 #include "kernel.h"

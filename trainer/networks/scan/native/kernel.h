@@ -1,10 +1,12 @@
 /* The selective scan, h = exp(dt A) h + dt B x, y = C h + D x, for one processor family: included by avx512.c, avx2.c, ...
  *
  * Gu and Dao, "Mamba", 2023, section 3; Liu et al., "VMamba", 2024, for the directions. Glossary: see scan.h.
- * A block is LANES channels side by side in one vector, a chunk CHUNK positions. All that a task computes about a chunk
- * and a block stays in the L1 cache: forward keeps nothing but the state in front of each chunk, and backward computes
- * the states of one chunk again, a few at a time (`width` below), before it walks through it from behind.
+ * A block is LANES channels side by side in one vector, a chunk CHUNK positions. What is computed about a chunk and a
+ * block stays in the cache: forward keeps the state in front of each chunk and no other, and backward computes those of
+ * one chunk again, a few at a time (`width` below), before it walks through it from behind.
  * Every sum over positions is a sum of sums over chunks, which keeps the rounding errors of long sequences small.
+ * `lanes` is how many channels of a block there are: it is handed down as a constant where it is all of them, so that
+ * the compiler makes two versions of all that is inside.
  */
 #include <stdlib.h>
 #ifdef _WIN32
@@ -15,8 +17,12 @@
 
 #ifdef __GNUC__
 #define UNROLL _Pragma("GCC unroll 16")
+#define FETCH(address) __builtin_prefetch(address)
+#define ALIGNED __attribute__((aligned(64)))  /* no vector across two lines of the cache */
 #else
 #define UNROLL
+#define FETCH(address) (void)(address)
+#define ALIGNED
 #endif
 
 INLINE void *reserve(int64_t vectors) {
@@ -45,11 +51,11 @@ typedef struct {
 
 /* What is known of a chunk and a block before its states are. */
 typedef struct {
+  ALIGNED vf x[CHUNK], dt[CHUNK], slope[CHUNK];  /* slope: of dt by what went into softplus */
+  vf fed[CHUNK];                                 /* dt x */
+  vf y[CHUNK];                                   /* forward */
+  vf dy[CHUNK], dfed[CHUNK], dlog[CHUNK];        /* backward; dlog: of dt by the decays alone, times log2(e) */
   int64_t chunk, count, row[CHUNK];
-  vf x[CHUNK], dt[CHUNK], slope[CHUNK];  /* slope: of dt by what went into softplus */
-  vf fed[CHUNK];                         /* dt x */
-  vf y[CHUNK];                           /* forward */
-  vf dy[CHUNK], dfed[CHUNK], dlog[CHUNK];  /* backward; dlog: of dt by the decays alone, times log2(e) */
 } Chunk;
 
 INLINE Place find_place(const Scan *s, int64_t task) {
@@ -105,11 +111,24 @@ INLINE int64_t in_steps(const Scan *s, const Place *p, int64_t row, int64_t bloc
   return row * s->dt_row + p->sequence * s->dt_sequence + block * LANES;
 }
 
+/* Ask for what the next block will need of a row: rows lie far apart where a direction runs along columns. */
+INLINE void fetch_ahead(const Scan *s, const Place *p, int64_t row, int64_t block) {
+  const int64_t channels = in_rows(s, p, row, block) + LANES, steps = in_steps(s, p, row, block) + LANES;
+  FETCH(s->x + channels);
+  FETCH(s->dt + steps);
+  if (s->dy) {
+    FETCH(s->dy + channels);
+    FETCH(s->dx + channels);
+    FETCH(s->ddt + steps);
+  } else FETCH(s->y + channels);
+}
+
 INLINE void prepare(const Scan *s, const Place *p, int64_t block, int64_t lanes, Chunk *c) {
   const vf bias = load(s->bias + in_channels(s, p, 0, block), lanes);
   for (int64_t t = 0; t < c->count; t++) {
     vf x = load(s->x + in_rows(s, p, c->row[t], block), lanes), slope = splat(1.0f);
     vf dt = load(s->dt + in_steps(s, p, c->row[t], block), lanes) + bias;
+    fetch_ahead(s, p, c->row[t], block);
     if (s->softplus) dt = softplus(dt, &slope);
     c->x[t] = x, c->dt[t] = dt, c->slope[t] = slope, c->fed[t] = dt * x;
   }
@@ -119,7 +138,7 @@ INLINE void prepare(const Scan *s, const Place *p, int64_t block, int64_t lanes,
 
 /* `width` states from n on through a chunk; adds their share of y. */
 INLINE void advance(const Scan *s, const Place *p, int64_t block, int64_t lanes, Chunk *c, vf *state, int64_t n, const int width) {
-  vf h[FORWARD_WIDTH], A[FORWARD_WIDTH];
+  ALIGNED vf h[FORWARD_WIDTH], A[FORWARD_WIDTH];
   for (int i = 0; i < width; i++) h[i] = state[n + i], A[i] = load(s->A + in_states(s, p, 0, block, n + i), lanes);
   for (int64_t t = 0; t < c->count; t++) {
     const float *B = s->B + c->row[t] * s->b_row + p->sequence * s->b_sequence + n;
@@ -135,8 +154,8 @@ INLINE void advance(const Scan *s, const Place *p, int64_t block, int64_t lanes,
   for (int i = 0; i < width; i++) state[n + i] = h[i];
 }
 
-INLINE void forward_block(const Scan *s, const Place *p, int64_t block, Chunk *c, vf *state) {
-  const int64_t lanes = lanes_of(s, block), N = s->states;
+INLINE void forward_block(const Scan *s, const Place *p, int64_t block, int64_t lanes, Chunk *c, vf *state) {
+  const int64_t N = s->states;
   const vf D = load(s->D + in_channels(s, p, 0, block), lanes);
   prepare(s, p, block, lanes, c);
   for (int64_t t = 0; t < c->count; t++) {
@@ -164,7 +183,8 @@ int FORWARD(const Scan *s, int64_t task) {
       for (int64_t block = p.first; block < p.last; block++) {
         vf *state = states + (block - p.first) * N;
         if (s->starts) memcpy(start_of(s, &p, chunk, block), state, (size_t)N * sizeof(vf));
-        forward_block(s, &p, block, &c, state);
+        if (lanes_of(s, block) == LANES) forward_block(s, &p, block, LANES, &c, state);
+        else forward_block(s, &p, block, lanes_of(s, block), &c, state);
       }
     }
     if (s->last)
@@ -188,8 +208,8 @@ typedef struct {
 /* `width` states from n on through a chunk, forth and back. */
 INLINE void retrace(const Scan *s, const Place *p, int64_t block, int64_t lanes, Chunk *c, Sums *sums, int64_t n, const int width) {
   const int64_t N = s->states, at = (block - p->first) * N + n;
-  vf before[CHUNK + 1][BACKWARD_WIDTH], decay[CHUNK][BACKWARD_WIDTH];
-  vf h[BACKWARD_WIDTH], A[BACKWARD_WIDTH], dh[BACKWARD_WIDTH], dA[BACKWARD_WIDTH];
+  ALIGNED vf before[CHUNK + 1][BACKWARD_WIDTH], decay[CHUNK][BACKWARD_WIDTH];
+  ALIGNED vf h[BACKWARD_WIDTH], A[BACKWARD_WIDTH], dh[BACKWARD_WIDTH], dA[BACKWARD_WIDTH];
   const float *start = start_of(s, p, c->chunk, block) + n * LANES;
   for (int i = 0; i < width; i++) {
     A[i] = load(s->A + in_states(s, p, 0, block, n + i), lanes);
@@ -226,8 +246,8 @@ INLINE void retrace(const Scan *s, const Place *p, int64_t block, int64_t lanes,
   for (int i = 0; i < width; i++) sums->dh[at + i] = dh[i], sums->dA[at + i] += dA[i];
 }
 
-INLINE void backward_block(const Scan *s, const Place *p, int64_t block, Chunk *c, Sums *sums) {
-  const int64_t lanes = lanes_of(s, block), N = s->states;
+INLINE void backward_block(const Scan *s, const Place *p, int64_t block, int64_t lanes, Chunk *c, Sums *sums) {
+  const int64_t N = s->states;
   const vf D = load(s->D + in_channels(s, p, 0, block), lanes);
   prepare(s, p, block, lanes, c);
   for (int64_t t = 0; t < c->count; t++) {
@@ -300,7 +320,9 @@ int BACKWARD(const Scan *s, int64_t task) {
     for (int64_t chunk = chunks_of(s) - 1; chunk >= 0; chunk--) {
       find_rows(s, &p, chunk, &c);
       memset(sums.dB, 0, (size_t)(2 * CHUNK * N) * sizeof(vf));
-      for (int64_t block = p.first; block < p.last; block++) backward_block(s, &p, block, &c, &sums);
+      for (int64_t block = p.first; block < p.last; block++)
+        if (lanes_of(s, block) == LANES) backward_block(s, &p, block, LANES, &c, &sums);
+        else backward_block(s, &p, block, lanes_of(s, block), &c, &sums);
       end_chunk(s, &p, &c, &sums);
     }
     end_sums(s, &p, &sums);

@@ -37,9 +37,10 @@ typedef int scan_task(const Scan *scan, int64_t task);  /* 0, or 1 where there i
 scan_task forward_avx512, backward_avx512, forward_avx2, backward_avx2;
 scan_task forward_base, backward_base, forward_plain, backward_plain;
 
-#define CHUNK 16  /* positions whose states are computed again at once in backward */
+#define CHUNK 32  /* positions whose states are computed again at once in backward */
 
-#if defined(__x86_64__) && defined(__GNUC__)
+/* MinGW's GCC does not align the stack for wide vectors (its bug 54412). */
+#if defined(__x86_64__) && defined(__GNUC__) && (defined(__clang__) || !defined(__MINGW32__))
 #define X86_VARIANTS 1
 #endif
 

@@ -44,14 +44,14 @@ INLINE vf where(vi mask, vf x, vf y) { return mask ? x : y; }
 
 /* The first `width` lanes; the others are 0. */
 INLINE vf load(const float *from, int64_t width) {
-  vf x = splat(0.0f);
-  if (width == LANES) memcpy(&x, from, sizeof x);
-  else for (int64_t i = 0; i < width; i++) ((float *)&x)[i] = from[i];
-  return x;
+  if (width == LANES) return *(const vf *)from;
+  float lane[LANES] = {0};
+  for (int64_t i = 0; i < width; i++) lane[i] = from[i];
+  return *(vf *)lane;
 }
 
 INLINE void store(float *to, vf x, int64_t width) {
-  if (width == LANES) memcpy(to, &x, sizeof x);
+  if (width == LANES) *(vf *)to = x;
   else for (int64_t i = 0; i < width; i++) to[i] = ((float *)&x)[i];
 }
 
