@@ -1,8 +1,8 @@
-"""Three scribbled slices of a heart, three minutes: python benchmarks/three_slices.py [--minutes 3] [--out results.json]
+"""Three scribbled slices of a heart, three minutes: python benchmarks/three_slices.py [--minutes 3] [--out FILE.json]
 
 For each of six ACDC volumes: the expert strokes of three evenly spread slices, through the command lines trainer.fit,
-trainer.predict and trainer.evaluate as a user runs them. Reports the Dice (mean of RV, MYO and LV over the whole volume)
-of each network, the ensemble, and the propagated strokes alone. Data: SCRIBBLEMAMBA_DATA, by default ../shared/data.
+trainer.predict and trainer.evaluate as a user runs them. Reports Dice (mean of RV, MYO and LV over the whole volume) of
+each network, the ensemble, and the propagated strokes alone. Data: SCRIBBLEMAMBA_DATA, by default ../shared/data.
 """
 
 import json

@@ -60,16 +60,16 @@ class Model:
         stack = stack if stack.ndim == 4 else stack[:, None]
         return torch.from_numpy(np.ascontiguousarray(stack.transpose(1, 0, 2, 3)))
 
-    def slice_probabilities(self, prepared: Tensor, z: int) -> Probabilities:
-        """Of slice z: float32 (K, H, W) for each network and the ensemble, the mean of all."""
-        one = prepared[z : z + 1]
-        each = {n: slice_probabilities(net, one, self.config)[0].numpy() for n, net in self.networks.items()}
-        return {**each, ENSEMBLE: np.mean(list(each.values()), 0)}
+    def slice_probabilities(self, prepared: Tensor, z: int, network: str = ENSEMBLE) -> Probabilities:
+        """Of slice z: float32 (K, H, W) for each network and their mean, the ensemble; or for one network alone."""
+        names, one = self.names if network == ENSEMBLE else (network,), prepared[z : z + 1]
+        each = {name: slice_probabilities(self.networks[name], one, self.config)[0].numpy() for name in names}
+        return {**each, ENSEMBLE: np.mean(list(each.values()), 0)} if network == ENSEMBLE else each
 
-    def stream(self, image: np.ndarray) -> Iterator[Probabilities]:
+    def stream(self, image: np.ndarray, network: str = ENSEMBLE) -> Iterator[Probabilities]:
         """`slice_probabilities` of slice after slice."""
         prepared = self.prepared(image)
-        return (self.slice_probabilities(prepared, z) for z in range(len(prepared)))
+        return (self.slice_probabilities(prepared, z, network) for z in range(len(prepared)))
 
     def probabilities(self, image: np.ndarray, spacing: tuple[float, ...] | None = None) -> Probabilities:
         """Image (C, *space) -> float32 (K, *space) for each network and the ensemble. Spacing is not used in 2-D."""
@@ -81,7 +81,7 @@ class Model:
     ) -> np.ndarray:
         """Image (C, *space) -> uint8 (*space) class ids, by one network or the ensemble."""
         self.check_name(network)
-        labels = [one[network].argmax(0).astype(np.uint8) for one in self.stream(image)]
+        labels = [one[network].argmax(0).astype(np.uint8) for one in self.stream(image, network)]
         return np.stack(labels).reshape(image.shape[1:])
 
     def check_name(self, network: str) -> None:

@@ -29,6 +29,7 @@ from trainer.propagation import Teacher, propagate
 
 Result = TypeVar("Result")
 HISTORY, BEST = "history.csv", "best.safetensors"
+LEAVE = 1.0  # seconds that python takes to start and to go, which no clock of ours sees
 
 
 @dataclass(frozen=True)
@@ -112,9 +113,10 @@ class Run:
         outputs = self.each(lambda name: self.forward(name, batch.image))
         logits = {name: output.detach().requires_grad_() for name, output in outputs.items()}  # (B, K, *space)
         losses = OBJECTIVES[config.objective](logits, batch, config, mix, progress)
+        values = finite({name: loss.item() for name, loss in losses.items()}, self.iteration)
         sum(losses.values()).backward()
         self.each(lambda name: self.descend(name, outputs[name], logits[name].grad, progress))
-        return finite({name: loss.item() for name, loss in losses.items()}, self.iteration)
+        return values
 
     def each(self, work: Callable[[str], Result]) -> dict[str, Result]:
         return dict(zip(self.networks, self._map(work, self.networks), strict=True))
@@ -159,7 +161,8 @@ class Run:
         """Stopped, or no time for another step and for saving."""
         if self._stopped or self.config.iterations is not None:
             return self._stopped or self.iteration >= self.config.iterations
-        return self.seconds + self._step_seconds + 2 * self._save_seconds >= 60 * self.config.minutes
+        ending = self._step_seconds + 2 * self._save_seconds + LEAVE
+        return self.seconds + ending >= 60 * self.config.minutes
 
     # ---- beginning ----
 
