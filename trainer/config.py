@@ -77,6 +77,8 @@ class Config:
     """Of matrix products and convolutions; the scan, norms and losses stay in float32."""
     threads: int = 0
     """Processor threads; 0 takes as many as torch does by itself, one a core."""
+    kernel: str = "auto"
+    """Scan kernel that the run found, for the record; the variable SCRIBBLEMAMBA_SCAN forces one."""
 
     @property
     def names(self) -> tuple[str, ...]:

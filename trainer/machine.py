@@ -1,6 +1,7 @@
 """The machine: device, number format and threads of a run, decided once and written into its config."""
 
 import dataclasses
+import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -8,6 +9,9 @@ from contextlib import contextmanager
 import torch
 
 from trainer.config import Config
+from trainer.networks.scan import kernel_name
+
+log = logging.getLogger(__name__)
 
 
 def settled(config: Config) -> Config:
@@ -15,7 +19,11 @@ def settled(config: Config) -> Config:
     device = best_device() if config.device == "auto" else config.device
     check_device(device)
     dtype = best_dtype(device) if config.dtype == "auto" else config.dtype
-    return dataclasses.replace(config, device=device, dtype=dtype, threads=config.threads or torch.get_num_threads())
+    kernel = kernel_name(device)
+    if config.kernel not in ("auto", kernel):
+        log.warning("this run began with the scan kernel %s, here runs %s: rounding differs", config.kernel, kernel)
+    threads = config.threads or torch.get_num_threads()
+    return dataclasses.replace(config, device=device, dtype=dtype, threads=threads, kernel=kernel)
 
 
 def best_device() -> str:

@@ -13,6 +13,7 @@ from trainer.config import PRESETS, Config
 from trainer.inference import slice_probabilities
 from trainer.machine import settled
 from trainer.model import Model
+from trainer.networks.scan import kernel_name
 from trainer.run import Run
 
 
@@ -34,7 +35,9 @@ def test_the_config_says_what_the_run_settled_on(model: Model, tmp_path: Path) -
     model.save(tmp_path)
     content = json.loads((tmp_path / "config.json").read_text())
     assert content["format"] == 1 and content["classes"] == list(CLASSES)
-    assert content["config"]["device"] == "cpu" and content["config"]["threads"] == 1
+    settled_on = content["config"]
+    assert settled_on["device"] == "cpu" and settled_on["threads"] == 1
+    assert settled_on["kernel"] == kernel_name("cpu")
 
 
 def test_an_unfinished_run_answers_with_its_last_checkpoint(tmp_path: Path) -> None:

@@ -70,6 +70,12 @@ def test_same_seed_same_weights_whatever_the_host_drew() -> None:
     assert not same_weights(first.model, other.model)
 
 
+def test_networks_side_by_side_in_threads_learn_the_same_every_time() -> None:
+    config = dataclasses.replace(QUICK, threads=2, dtype="bfloat16")
+    first, second = (trained(Run([scribbled_disc()], config, CLASSES)) for _ in range(2))
+    assert same_weights(first.model, second.model)
+
+
 def test_the_host_program_keeps_its_random_numbers() -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
