@@ -38,7 +38,7 @@ lint: .venv/installed
 picture: demo
 	cp runs/demo/picture.png docs/picture.png
 
-.venv/installed: pyproject.toml constraints.txt
+.venv/installed: pyproject.toml constraints.txt setup.py $(wildcard trainer/networks/scan/native/*)
 	$(PYTHON) -c "import ensurepip, venv" || $(MAKE) --no-print-directory system SYSTEM=python3-venv
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip

@@ -1,6 +1,7 @@
 """The desktop app: `scribblemamba` opens napari with the panel docked, `--sample cardiac` with an image and strokes."""
 
 import gc
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,6 +20,8 @@ def open_app(
         images: Files for napari to open.
         sample: A generated image to try it on, with its strokes.
     """
+    with suppress(ImportError):
+        import triton  # noqa: F401  before OpenGL, after which it may have to stay out: see _opengl.py
     import napari  # here: --help should not take seconds
     from napari.settings import get_settings
     from qtpy.QtCore import QTimer

@@ -84,6 +84,13 @@ class ClassesPanel(QWidget):
             self.currentChanged.emit(index)
         self._list.setCurrentRow(index)
 
+    def mark(self, index: int) -> None:
+        """Show which class is in hand; nobody is told. An index without a class changes nothing."""
+        if 0 <= index < len(self._brushes):
+            with QSignalBlocker(self._list):
+                self._list.setCurrentRow(index)
+            self._remove.setEnabled(len(self._brushes) > FEWEST and index > 0)
+
     def add(self) -> None:
         """A class with a name and a colour that no other has (while colours last)."""
         names, colours = {b.name for b in self._brushes}, {b.colour for b in self._brushes}

@@ -46,6 +46,7 @@ class ScribbleMamba(QWidget):
         self._images: dict[str, Image] = {}  # sample name -> the layer it came from
         self._names: tuple[str, ...] = ()  # of the classes in the predictions
         self._warm = False
+        self._held: Labels | None = None  # strokes whose label the chosen row follows
         self._refresh = qthrottled(self._refresh_predictions, timeout=REFRESH, leading=True)
 
         self.layers = LayersPanel(napari_viewer.layers)
@@ -190,10 +191,25 @@ class ScribbleMamba(QWidget):
             if brushes := _layers.brushes_of(strokes):
                 self.classes.setValue(brushes)
             _layers.set_brushes(strokes, self.classes.value())
+        self._hold(strokes)
         if image is not None and not self._warm:
             self._warm = True
             run_in_background(_import_engine(), on_event=log.debug, on_done=log.debug, on_error=self._on_failed)
         self._on_dims()
+
+    def _hold(self, strokes: Labels | None) -> None:
+        """The chosen row and the layer's label are one thing: whichever changes, the other follows."""
+        if strokes is self._held:
+            return
+        if self._held is not None:
+            self._held.events.selected_label.disconnect(self._on_label)
+        self._held = strokes
+        if strokes is not None:
+            strokes.selected_label = self.classes.current() + 1
+            strokes.events.selected_label.connect(self._on_label)
+
+    def _on_label(self, event: object = None) -> None:
+        self.classes.mark(self._held.selected_label - 1)
 
     def _on_dims(self, event: object = None) -> None:
         """Tell the session which slice is in view."""

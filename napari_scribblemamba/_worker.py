@@ -6,6 +6,8 @@ from typing import TypeVar
 from qtpy.QtCore import QThreadPool
 from superqt.utils import create_worker
 
+from napari_scribblemamba._opengl import keep_triton_out
+
 Event = TypeVar("Event")
 Result = TypeVar("Result")
 
@@ -29,6 +31,7 @@ def run_in_background(
     on_error: Callable[[Exception], object],
 ) -> None:
     """Drain `events` in a thread. The callbacks run on the calling thread, which needs a Qt event loop."""
+    keep_triton_out()  # what runs there uses torch
     # superqt's worker and not napari's, which would show every error a second time
     create_worker(_guarded, events, _connect={"yielded": on_event, "returned": on_done, "errored": on_error})
 

@@ -119,3 +119,15 @@ def test_predict_names_the_networks_of_the_run(tmp_path: Path) -> None:
     flags = ["--run", tmp_path / "run", "--images", images, "--out", tmp_path / "out", "--network", "vmunet"]
     result = call("predict", *flags)
     assert result.returncode != 0 and "unet, swinunet, mambaunet, ensemble" in result.stderr
+
+
+def test_the_doctor_says_what_runs_and_why_not() -> None:
+    result = call("doctor", "--device", "cpu", "--quick")
+    assert result.returncode == 0, result.stderr
+    assert "the scan runs on: " in result.stdout
+    assert "torch" in result.stdout and "usable" in result.stdout
+
+
+def test_the_doctor_names_a_device_that_is_not_here() -> None:
+    result = call("doctor", "--device", "cuda:77")
+    assert result.returncode != 0 and "--device cpu" in result.stderr and "Traceback" not in result.stderr

@@ -267,3 +267,18 @@ def test_the_manifest_names_what_exists() -> None:
     manifest = PluginManifest.from_file(Path(napari_scribblemamba.__file__).with_name("napari.yaml"))
     manifest.validate_imports()
     assert {sample.key for sample in manifest.contributions.sample_data} == {"cardiac", "microscopy", "endoscopy"}
+
+
+def test_the_chosen_class_and_the_layers_label_are_one(make_napari_viewer: Callable[..., Viewer]) -> None:
+    viewer = make_napari_viewer()
+    viewer.add_image(disc_image(), name="disc")
+    widget = docked(viewer)
+    names = {"scribblemamba": {"classes": ["background", "disc", "rim"]}}
+    strokes = viewer.add_labels(np.zeros((48, 48), np.uint8), metadata=names)
+    assert strokes.selected_label == widget.classes.current() + 1 == 2
+    strokes.selected_label = 3  # by napari's own spin box
+    assert widget.classes.current() == 2
+    widget.classes.setCurrent(0)
+    assert strokes.selected_label == 1
+    strokes.selected_label = 9  # no class: the row stays
+    assert widget.classes.current() == 0
