@@ -1,4 +1,4 @@
-"""The C kernel of the selective scan, an option: without a compiler the scan runs in torch. The rest: pyproject.toml."""
+"""The C kernel of the selective scan; without a compiler the scan runs in torch. All else is in pyproject.toml."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,6 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 SCAN = Path("trainer/networks/scan")
-FLAGS = ["/O2"] if os.name == "nt" else ["-O3", "-g0", "-fvisibility=hidden", "-Wno-psabi"]
 
 
 class BuildLibrary(build_ext):
@@ -19,6 +18,12 @@ class BuildLibrary(build_ext):
 
     def get_export_symbols(self, ext: Extension) -> list[str]:
         return ext.export_symbols
+
+    def build_extensions(self) -> None:
+        msvc = self.compiler.compiler_type == "msvc"
+        for ext in self.extensions:
+            ext.extra_compile_args = ["/O2"] if msvc else ["-O3", "-g0", "-fvisibility=hidden", "-Wno-psabi"]
+        super().build_extensions()
 
     def run(self) -> None:
         super().run()
@@ -44,7 +49,6 @@ setup(
             "trainer.networks.scan.libscan",
             sources=[str(file) for file in sorted(SCAN.glob("native/*.c"))],
             depends=[str(file) for file in sorted(SCAN.glob("native/*.h"))],
-            extra_compile_args=FLAGS,
             optional=True,
         )
     ],

@@ -3,11 +3,21 @@
 from dataclasses import replace
 
 from qtpy.QtCore import QSignalBlocker, Signal
-from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QFormLayout, QHBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QFormLayout, QGridLayout, QHBoxLayout, QWidget
 
 from trainer.config import NETWORK_NAMES, PRESETS, Config
 
-TITLES = {"unet": "UNet", "swinunet": "SwinUNet", "mambaunet": "MambaUNet"}
+TITLES = {
+    "unet": "UNet",
+    "swinunet": "SwinUNet",
+    "mambaunet": "MambaUNet",
+    "umamba_bot": "U-Mamba Bot",
+    "umamba_enc": "U-Mamba Enc",
+    "vmunet": "VM-UNet",
+    "swin_umamba": "Swin-UMamba",
+    "swin_umamba_d": "Swin-UMamba†",
+}
+COLUMNS = 3  # of network boxes
 HINTS = {
     "interactive": "Small networks that learn from your strokes while you wait",
     "paper": "Weak-Mamba-UNet as published: large networks, hours on a CPU",
@@ -27,7 +37,7 @@ class SettingsPanel(QWidget):
         for i, name in enumerate(PRESETS):
             self._preset.addItem(name)
             self._preset.setItemData(i, HINTS.get(name, ""), 3)  # 3: Qt.ToolTipRole
-        self._networks = {name: QCheckBox(TITLES.get(name, name)) for name in NETWORK_NAMES}
+        self._networks = {name: QCheckBox(TITLES[name]) for name in NETWORK_NAMES}
         self._length = QDoubleSpinBox()
         self._length.setToolTip("How long to train; Stop ends it earlier and keeps what was learnt")
         self._unit = QComboBox()
@@ -36,8 +46,8 @@ class SettingsPanel(QWidget):
         form = QFormLayout(self)
         form.setContentsMargins(0, 0, 0, 0)
         form.addRow("Preset", self._preset)
-        form.addRow(_row(*self._networks.values()))
-        form.addRow("Length", _row(self._length, self._unit, stretch=True))
+        form.addRow(_grid(*self._networks.values()))
+        form.addRow("Length", _row(self._length, self._unit))
         self.setValue(self._config)
 
         self._preset.activated.connect(self._on_preset)
@@ -100,11 +110,16 @@ def _preset_of(config: Config) -> str | None:
     return next((name for name, preset in PRESETS.items() if rest(preset) == rest(config)), None)
 
 
-def _row(*widgets: QWidget, stretch: bool = False) -> QHBoxLayout:
+def _grid(*widgets: QWidget) -> QGridLayout:
+    grid = QGridLayout()
+    for i, widget in enumerate(widgets):
+        grid.addWidget(widget, i // COLUMNS, i % COLUMNS)
+    return grid
+
+
+def _row(*widgets: QWidget) -> QHBoxLayout:
     row = QHBoxLayout()
     row.setSpacing(6)
     for widget in widgets:
-        row.addWidget(widget, int(stretch))
-    if not stretch:
-        row.addStretch(1)
+        row.addWidget(widget, 1)
     return row

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-NetworkName = Literal["unet", "swinunet", "mambaunet"]
+NetworkName = Literal[
+    "unet", "swinunet", "mambaunet", "umamba_bot", "umamba_enc", "vmunet", "swin_umamba", "swin_umamba_d"
+]
 FORMAT = 1  # of config.json; raised when an older version could not read it
 
 

@@ -1,6 +1,7 @@
 """The contract of every network, and the scan against the plainest loop."""
 
 import json
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -83,12 +84,42 @@ def test_any_number_of_channels_and_classes(name: str, channels: int, classes: i
 
 @EVERY
 def test_gradient_reaches_every_parameter_and_the_image(name: str) -> None:
-    network = build(name, 2, 3, "small", **({} if name == "unet" else {"drop_path": 0.0}))
+    drops = "drop_path" in signature(NETWORKS[name]).parameters
+    network = build(name, 2, 3, "small", **({"drop_path": 0.0} if drops else {}))
     image = torch.randn(2, 2, 50, 66, requires_grad=True)
     (network(image) * torch.randn(2, 3, 50, 66)).sum().backward()
     without = [key for key, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert without == []
     assert (image.grad.abs().sum(dim=1) > 0).float().mean() > 0.99  # every pixel counts
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [("swin_umamba", [(50, 33), (25, 17), (13, 9)]), ("swin_umamba_d", [(50, 33), (13, 9), (7, 5)])],
+)
+def test_deep_supervision_gives_a_list_while_training(name: str, sizes: list[tuple[int, int]]) -> None:
+    network = build(name, 1, 3, "small", deep_supervision=True)
+    image = torch.randn(1, 1, 50, 33)
+    assert [tuple(x.shape[2:]) for x in network(image)] == sizes  # at 1, 1/2, 1/4 and at 1, 1/4, 1/8, rounded up
+    assert network.eval()(image).shape == (1, 3, 50, 33)
+    assert build(name, 1, 3, "small")(image).shape == (1, 3, 50, 33)
+
+
+def test_vmunet_gives_logits_or_as_officially_the_probability_of_its_one_class() -> None:
+    networks = [build("vmunet", 1, 1, "small", sigmoid=sigmoid).eval() for sigmoid in (False, True)]
+    networks[1].load_state_dict(networks[0].state_dict())
+    image = torch.randn(1, 1, 32, 32)
+    logits, probabilities = (network(image) for network in networks)
+    torch.testing.assert_close(probabilities, logits.sigmoid())
+    with pytest.raises(ValueError, match="sigmoid is for one class, got 2"):
+        build("vmunet", 1, 2, "small", sigmoid=True)
+
+
+def test_depths_that_do_not_belong_together_are_refused() -> None:
+    with pytest.raises(ValueError, match="depths_decoder must have 3 values as depths has, got 2"):
+        build("vmunet", 1, 2, "small", depths_decoder=(1, 1))
+    with pytest.raises(ValueError, match="depths_decoder must have 2 values, one fewer than depths, got 3"):
+        build("swin_umamba_d", 1, 2, "small", depths_decoder=(1, 1, 1))
 
 
 @EVERY

@@ -4,7 +4,8 @@ Tokens are channel-last throughout, (B, H, W, C), H and W counted in patches. At
 code (Swin-Unet, Mamba-UNet), so that its checkpoints load.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -12,20 +13,20 @@ from torch import Tensor, nn
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """(B, C, H, W) -> (B, C, H', W') with H', W' the next multiples, padded below and to the right.
+    """(B, C, *space) -> (B, C, *space'), each axis of space as long as the next multiple; what is added comes last.
 
     Mirrored, so that texture goes on; where the image is too small for that, its last row or column is repeated.
     """
-    H, W = x.shape[-2:]
-    below, right = -H % multiple, -W % multiple
-    x = _pad_last_axis(x, right)
-    return _pad_last_axis(x.transpose(-1, -2), below).transpose(-1, -2) if below else x
+    for axis in range(x.dim() - 1, 1, -1):
+        amount = -x.shape[axis] % multiple
+        if amount:
+            x = _pad_last_axis(x.transpose(axis, -1), amount).transpose(axis, -1)
+    return x
 
 
 def _pad_last_axis(x: Tensor, amount: int) -> Tensor:
-    if amount == 0:
-        return x
-    return F.pad(x, (0, amount, 0, 0), mode="reflect" if amount < x.shape[-1] else "replicate")
+    others = (0, 0) * (x.dim() - 3)  # the axes of space before the last
+    return F.pad(x, (0, amount, *others), mode="reflect" if amount < x.shape[-1] else "replicate")
 
 
 def init_transformer(module: nn.Module) -> None:
@@ -34,6 +35,28 @@ def init_transformer(module: nn.Module) -> None:
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def init_he(module: nn.Module) -> None:
+    """For `Module.apply`: Conv2d normal after He et al. 2015 for LeakyReLU(0.01), bias 0; all else keeps its init."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, a=0.01)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+class Conv3d(nn.Conv3d):
+    """PyTorch's, made safe: in bfloat16 on a CPU, two slices or one pixel a slice are convolved in float32.
+
+    There oneDNN's weight gradient reads memory that nobody wrote (torch 2.13, AVX512-BF16, found by trying).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        D, H, W = x.shape[-3:]
+        if x.device.type == "cpu" and (D == 2 or H * W == 1):
+            with torch.autocast("cpu", enabled=False):
+                return super().forward(x.to(self.weight.dtype))
+        return super().forward(x)
 
 
 class Dropout(nn.Module):
@@ -72,6 +95,11 @@ def seed_dropout(network: nn.Module, seed: int) -> None:
     for module in network.modules():
         if isinstance(module, Dropout):
             module.generator = generator
+
+
+def drop_path_rates(depths: Sequence[int], first: float, last: float) -> list[list[float]]:
+    """The rates of the blocks of each stage, changing linearly from the very first block to the very last."""
+    return [stage.tolist() for stage in torch.linspace(first, last, sum(depths)).split(list(depths))]
 
 
 class PatchEmbed(nn.Module):
@@ -118,6 +146,13 @@ class ConvHead(nn.Module):
         return F.interpolate(x, scale_factor=2, mode="bilinear")
 
 
+def token_stem(in_channels: int, width: int, patch: int, conv_ends: bool) -> nn.Module:
+    """What makes tokens of pixels: a ConvStem where the network has convolutions at its ends, else a PatchEmbed."""
+    if conv_ends and patch != 4:
+        raise ValueError(f"conv_ends replace patches of 4 pixels, got patch={patch}")
+    return ConvStem(in_channels, width) if conv_ends else PatchEmbed(in_channels, width, patch)
+
+
 def conv_norm(in_channels: int, out: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(in_channels, out, 3, stride, padding=1, bias=False), nn.BatchNorm2d(out), nn.LeakyReLU(0.01)
@@ -156,20 +191,37 @@ class PatchExpand(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks at one resolution, and then a change of resolution if there is one (`downsample` or `upsample`)."""
+    """Blocks at one resolution and, if there is one, a change of resolution: `downsample` or `upsample`.
 
-    def __init__(self, blocks: Sequence[nn.Module], **resample: nn.Module) -> None:
+    It comes after the blocks, or before them where upsample_first.
+    """
+
+    def __init__(self, blocks: Sequence[nn.Module], *, upsample_first: bool = False, **resample: nn.Module) -> None:
         super().__init__()
+        self.upsample_first = upsample_first
         self.blocks = nn.ModuleList(blocks)
         for name, module in resample.items():
             self.add_module(name, module)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.upsample_first:
+            x = self.upsample(x)
         for block in self.blocks:
             x = block(x)
+        return x if self.upsample_first else self.resample(x)
+
+    def resample(self, x: Tensor) -> Tensor:
         for name in ("downsample", "upsample"):
             x = getattr(self, name)(x) if hasattr(self, name) else x
         return x
+
+
+def encoder_stages(blocks: Iterable[Sequence[nn.Module]], dims: Sequence[int]) -> nn.ModuleList:
+    """A stage of these blocks for each of `dims`, their channels; all but the last end in a PatchMerging2D."""
+    return nn.ModuleList(
+        Stage(made) if dim == dims[-1] else Stage(made, downsample=PatchMerging2D(dim))
+        for made, dim in zip(blocks, dims, strict=True)
+    )
 
 
 class PatchUNet(nn.Module):
@@ -195,17 +247,12 @@ class PatchUNet(nn.Module):
         conv_ends: bool,
     ) -> None:
         super().__init__()
-        if conv_ends and patch != 4:
-            raise ValueError(f"conv_ends replace patches of 4 pixels, got patch={patch}")
         dims = [width * 2**stage for stage in range(len(depths))]
         deepest = len(depths) - 1
-        rates = torch.linspace(0, drop_path, sum(depths)).split(list(depths))  # rising linearly along the encoder
+        rates = drop_path_rates(depths, 0.0, drop_path)
 
         def blocks(stage: int) -> list[nn.Module]:
-            return [make_block(stage, index, rate) for index, rate in enumerate(rates[stage].tolist())]
-
-        def encoder(stage: int) -> Stage:
-            return Stage(blocks(stage), **({"downsample": PatchMerging2D(dims[stage])} if stage < deepest else {}))
+            return [make_block(stage, index, rate) for index, rate in enumerate(rates[stage])]
 
         def decoder(stage: int) -> Stage:
             expand = {"upsample": PatchExpand(dims[stage], dims[stage] // 2, scale=2)} if stage > 0 else {}
@@ -213,8 +260,8 @@ class PatchUNet(nn.Module):
 
         upwards = range(deepest - 1, -1, -1)
         self.multiple = patch * 2**deepest
-        self.patch_embed = ConvStem(in_channels, width) if conv_ends else PatchEmbed(in_channels, width, patch)
-        self.layers = nn.ModuleList(encoder(stage) for stage in range(len(depths)))
+        self.patch_embed = token_stem(in_channels, width, patch, conv_ends)
+        self.layers = encoder_stages(map(blocks, range(len(depths))), dims)
         self.layers_up = nn.ModuleList([PatchExpand(dims[-1], dims[-1] // 2, scale=2), *map(decoder, upwards)])
         self.concat_back_dim = nn.ModuleList([nn.Identity(), *(nn.Linear(2 * dims[s], dims[s]) for s in upwards)])
         self.norm = nn.LayerNorm(dims[-1])
@@ -250,9 +297,28 @@ def stem_channels(in_channels: int, repeat_grey: bool) -> int:
     return 3 if repeat_grey and in_channels == 1 else in_channels
 
 
-def any_size(network: PatchUNet, image: Tensor, repeat_grey: bool) -> Tensor:
-    """Logits (B, K, H, W) of an image (B, C, H, W) of any height and width; repeat_grey makes one channel three."""
-    H, W = image.shape[-2:]
+def any_size(network: nn.Module, image: Tensor, repeat_grey: bool) -> Tensor:
+    """Logits (B, K, H, W) of an image (B, C, H, W) of any height and width; repeat_grey makes one channel three.
+
+    network: takes heights and widths that are multiples of its `multiple`.
+    """
     if repeat_grey and image.shape[1] == 1:
         image = image.expand(-1, 3, -1, -1)
-    return network(pad_to_multiple(image, network.multiple))[..., :H, :W]
+    return any_size_deep(lambda padded: [network(padded)], image, network.multiple)[0]
+
+
+def any_size_deep(heads: Callable[[Tensor], list[Tensor]], image: Tensor, multiple: int) -> list[Tensor]:
+    """The outputs of `heads`, at several resolutions, of an image (B, C, *space) of any size.
+
+    heads: takes sizes that are multiples of `multiple`. An output whose pixels are s of the image's wide is cut to
+    (B, K, ceil(H / s), ceil(W / s)), and so in 3-D.
+    """
+    padded = pad_to_multiple(image, multiple)
+    outputs = heads(padded)
+    scales = [padded.shape[-1] // x.shape[-1] for x in outputs]
+    return [_cut(x, [math.ceil(n / s) for n in image.shape[2:]]) for x, s in zip(outputs, scales, strict=True)]
+
+
+def _cut(x: Tensor, size: Sequence[int]) -> Tensor:
+    """The first `size` of x (B, C, *space)."""
+    return x[(..., *(slice(n) for n in size))]

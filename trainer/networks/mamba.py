@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trainer.networks.causal import causal_conv
 from trainer.networks.scan import selective_scan
 
 
@@ -56,9 +57,8 @@ class Mamba(nn.Module):
             self.dt_proj.bias.copy_(init_dt_bias(inner))
 
     def forward(self, x: Tensor) -> Tensor:
-        L = x.shape[1]
         x, z = self.in_proj(x).chunk(2, dim=-1)  # (B, L, E) each
-        x = F.silu(self.conv1d(x.transpose(1, 2))[..., :L]).transpose(1, 2)  # cut on the right: causal
+        x = causal_conv(x.transpose(1, 2), self.conv1d.weight, self.conv1d.bias).transpose(1, 2)
         dt, B, C = self.x_proj(x).split([self.rank, self.d_state, self.d_state], dim=-1)
         y = selective_scan(
             x.transpose(1, 2),  # (B, E, L)

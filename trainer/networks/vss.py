@@ -7,6 +7,7 @@ N size of the state (`d_state`), R = ceil(C / 16) rank of the step size, K = 4 d
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -87,3 +88,8 @@ class VSSBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.drop_path(self.self_attention(self.ln_1(x)))
+
+
+def vss_blocks(dim: int, d_state: int, expand: int, drop_path: Sequence[float]) -> list[VSSBlock]:
+    """The blocks of a stage, one for each rate of `drop_path`."""
+    return [VSSBlock(dim, d_state, expand, rate) for rate in drop_path]

@@ -8,22 +8,45 @@ K directions across an image.
 
 import os
 import warnings
+from collections.abc import Callable
 from functools import cache
 
 import torch
 from torch import Tensor
 
-from trainer.networks.scan import native
+from trainer.networks.scan import mamba_ssm_kernel, native
 from trainer.networks.scan.blocked import blocked_scan
 from trainer.networks.scan.gathered import gathered_ss2d
+from trainer.networks.scan.mamba_ssm_kernel import mamba_ssm_scan, mamba_ssm_ss2d
 from trainer.networks.scan.native import native_scan, native_ss2d
 from trainer.networks.scan.selftest import find_mismatch
 
 VARIABLE = "SCRIBBLEMAMBA_SCAN"  # forces a kernel by its name
-KERNELS = {  # the fastest first: the two forms of the scan
+OLDEST_TRITON = (3, 3)  # the first whose functions hold tuples of tensors
+
+
+def _triton(form: str) -> Callable:
+    """A form of our Triton kernel; triton is imported when it first runs."""
+
+    def run(*arguments: object) -> Tensor | tuple[Tensor, Tensor]:
+        from trainer.networks.scan import triton_kernel
+
+        return getattr(triton_kernel, form)(*arguments)
+
+    run.__name__ = form
+    return run
+
+
+KERNELS = {  # the two forms of the scan
+    "mamba_ssm": (mamba_ssm_scan, mamba_ssm_ss2d),
+    "triton": (_triton("triton_scan"), _triton("triton_ss2d")),
     "native": (native_scan, native_ss2d),
     "torch": (blocked_scan, gathered_ss2d),
 }
+# The fastest first. mamba_ssm knows sequences only: of an image, each direction would have to be gathered for it, and
+# its output and gradients gathered back, which moves more memory than the scan. Ours walks where the pixels lie.
+SEQUENCES = ("mamba_ssm", "triton", "native", "torch")
+IMAGES = ("triton", "mamba_ssm", "native", "torch")
 
 
 def selective_scan(
@@ -50,8 +73,11 @@ def selective_scan(
     under autocast too; float64 where u is float64. Raises ValueError where shapes do not fit or A is complex.
     """
     _check(u, delta, A, B, C, D, delta_bias)
-    scan, _ = KERNELS[_choose(u.device, u.dtype)]
-    return scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state)
+    arguments = (u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state)
+    if _inside_compiled_cuda(u):
+        return torch.compiler.disable(selective_scan)(*arguments)
+    scan, _ = KERNELS[_choose(u.device, u.dtype, SEQUENCES)]
+    return scan(*arguments)
 
 
 def ss2d_scan(
@@ -59,8 +85,9 @@ def ss2d_scan(
 ) -> Tensor:
     """K scans over one x, each in an order of its own with parameters of its own, added up where they meet.
 
-    Direction k visits `positions[k]`, a permutation of 0..L-1; x, dt, B and C stay where they are. With d = softplus(dt
-    + dt_bias), at each step that takes it from position m to l, h_l = exp(d_l A) h_m + d_l B_l x_l, y_l = C_l . h_l + D x_l.
+    Direction k visits `positions[k]`, a permutation of 0..L-1; x, dt, B and C stay where they are. Each step takes it
+    from a position m to a position l: h_l = exp(d_l A) h_m + d_l B_l x_l, y_l = C_l . h_l + D x_l, where
+    d = softplus(dt + dt_bias).
 
     x: (B, L, D); dt: (B, L, K, D); A: (K, D, N); B, C: (B, L, K, N); D, dt_bias: (K, D); positions: (K, L), int64.
 
@@ -68,29 +95,37 @@ def ss2d_scan(
     fit or where `positions` on a processor are no permutations.
     """
     _check_ss2d(x, dt, A, B, C, D, dt_bias, positions)
-    _, scan = KERNELS[_choose(x.device, x.dtype)]
-    return scan(x, dt, A, B, C, D, dt_bias, positions)
+    arguments = (x, dt, A, B, C, D, dt_bias, positions)
+    if _inside_compiled_cuda(x):
+        return torch.compiler.disable(ss2d_scan)(*arguments)
+    _, scan = KERNELS[_choose(x.device, x.dtype, IMAGES)]
+    return scan(*arguments)
 
 
 # Which kernel
 
 
 def kernel_name(device: torch.device | str) -> str:
-    """The kernel that runs there in float32. Raises as `selective_scan` does where a forced one cannot."""
-    return _choose(torch.device(device), torch.float32)
+    """The kernel that scans images there in float32. Raises as `ss2d_scan` does where a forced one cannot."""
+    return _choose(torch.device(device), torch.float32, IMAGES)
 
 
 def kernels(device: torch.device | str = "cpu") -> dict[str, str]:
     """Each kernel's name, and "usable" or why it cannot run there, the fastest first."""
-    return {name: _obstacle(name, torch.device(device), torch.float32) or "usable" for name in KERNELS}
+    return {name: _obstacle(name, torch.device(device), torch.float32) or "usable" for name in IMAGES}
 
 
-def _choose(device: torch.device, dtype: torch.dtype) -> str:
+def _inside_compiled_cuda(x: Tensor) -> bool:
+    """torch.compile keeps out of CUDA kernels of others: it runs them between two parts that it compiled."""
+    return x.is_cuda and torch.compiler.is_dynamo_compiling()
+
+
+def _choose(device: torch.device, dtype: torch.dtype, names: tuple[str, ...]) -> str:
     forced = os.environ.get(VARIABLE)
-    if forced and forced not in KERNELS:
-        raise ValueError(f"{VARIABLE} knows {', '.join(KERNELS)}, got {forced!r}")
+    if forced and forced not in names:
+        raise ValueError(f"{VARIABLE} knows {', '.join(names)}, got {forced!r}")
     if not forced:
-        return next(name for name in KERNELS if _obstacle(name, device, dtype) is None)
+        return next(name for name in names if _obstacle(name, device, dtype) is None)
     if obstacle := _obstacle(forced, device, dtype):
         raise RuntimeError(f"{VARIABLE}={forced}, but {obstacle}; unset it, or set it to torch")
     return forced
@@ -100,19 +135,42 @@ def _obstacle(name: str, device: torch.device, dtype: torch.dtype) -> str | None
     """Why a kernel cannot run, None where it can."""
     if name == "torch":
         return None
-    if device.type != "cpu":
-        return f"it runs on the processor, not on {device.type}"
+    home = "cpu" if name == "native" else "cuda"
+    if device.type != home:
+        return f"it runs on {'the processor' if home == 'cpu' else 'CUDA'}, not on {device.type}"
     if dtype == torch.float64:
         return "it computes in float32, not in float64"
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return "it cannot be compiled or exported"
-    return native.obstacle() or _flaw(name, native.instruction_set())
+    if name == "native":
+        return native.obstacle() or _flaw(name, native.instruction_set())
+    if not torch.cuda.is_available():
+        return "torch finds no CUDA device"
+    missing = _triton_obstacle() if name == "triton" else mamba_ssm_kernel.obstacle()
+    return missing or _flaw(name, str(device), str(device))
 
 
 @cache
-def _flaw(name: str, variant: str) -> str | None:
+def _triton_obstacle() -> str | None:
+    """Why triton cannot be used, None where it can."""
+    try:
+        import triton
+    except ModuleNotFoundError:
+        return "triton is not installed"
+    except Exception as e:  # a broken installation raises nearly anything
+        return f"triton does not import: {type(e).__name__}: {e}"
+    if tuple(map(int, triton.__version__.split(".")[:2])) < OLDEST_TRITON:
+        return f"triton {triton.__version__} is too old; install {OLDEST_TRITON[0]}.{OLDEST_TRITON[1]} or newer"
+    return None
+
+
+@cache
+def _flaw(name: str, variant: str, device: str = "cpu") -> str | None:
     """What the self-test says of a kernel, found out at its first use, and said aloud once."""
-    mismatch = find_mismatch(*KERNELS[name])
+    try:
+        mismatch = find_mismatch(*KERNELS[name], device)
+    except Exception as e:  # a compiler or a vendor's kernel raises anything
+        mismatch = f"{type(e).__name__}: {e}"
     if mismatch is None:
         return None
     flaw = f"its self-test failed: {mismatch}"

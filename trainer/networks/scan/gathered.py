@@ -1,9 +1,11 @@
-"""Directions across one image in plain torch: each walked through the blocked scan, what they say added up again.
+"""Directions across one image in plain torch: each walked through a scan of sequences, what they say added up again.
 
 Walking in an order is a gather of rows. Its gradient is a gather too, in the inverse order: nothing is scattered.
 
 Glossary: B batch, L positions, K directions, D channels, N size of the state.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -13,16 +15,24 @@ from trainer.networks.scan.blocked import blocked_scan
 
 
 def gathered_ss2d(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, dt_bias: Tensor, positions: Tensor
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    dt_bias: Tensor,
+    positions: Tensor,
+    scan: Callable[..., Tensor] = blocked_scan,
 ) -> Tensor:
-    """`trainer.networks.scan.ss2d_scan` without its checks of shapes."""
+    """`trainer.networks.scan.ss2d_scan` without its checks of shapes, by way of any scan of sequences."""
     batch, length, K, _ = dt.shape
     order = _walk(positions, batch)  # (L B K)
     inverse = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
     walked = _Gather.apply(x.flatten(0, 1), order, inverse, K)  # (L B K, D)
     dt, B, C = (_Gather.apply(t.flatten(0, 2), order, inverse, 1) for t in (dt, B, C))
     u, delta, B, C = (t.unflatten(0, (length, batch, K)) for t in (walked, dt, B, C))
-    y = blocked_scan(
+    y = scan(
         u.flatten(2).permute(1, 2, 0),  # (B, K D, L)
         delta.flatten(2).permute(1, 2, 0),
         A.flatten(0, 1),

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import count, takewhile
 from pathlib import Path
 
 import torch
@@ -76,7 +77,7 @@ def obstacle() -> str | None:
 @cache
 def instruction_sets() -> dict[str, int]:
     """The variants that this processor can run, the fastest first, and their numbers in the library."""
-    names = iter(lambda number=iter(range(99)): library().scan_name(next(number)), None)
+    names = takewhile(bool, map(library().scan_name, count()))
     return {name.decode(): number for number, name in enumerate(names) if library().scan_runs(number)}
 
 

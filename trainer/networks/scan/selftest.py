@@ -12,28 +12,30 @@ from trainer.networks.scan.blocked import blocked_scan
 from trainer.networks.scan.gathered import gathered_ss2d
 
 TOLERANCE = 2e-5  # of the largest value; float32 kernels are within 2e-6
-B, L, G, D, N = 2, 19, 2, 19, 5  # nothing is a multiple of a vector or a chunk
+B, L, G, D, N = 2, 35, 2, 19, 5  # nothing is a multiple of a vector or a chunk
+SEQUENCE = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
+IMAGE = ("x", "dt", "A", "B", "C", "D", "dt_bias")
 
 
 def find_mismatch(scan: Callable, ss2d: Callable, device: str = "cpu") -> str | None:
     """Compare the two forms of a kernel with torch in float64. Returns what differs, or None."""
     with torch.inference_mode(False), torch.enable_grad():
-        return _differ(scan, blocked_scan, _sequence_case(device), (True, True)) or _differ(
-            ss2d, gathered_ss2d, *_image_case(device)
-        )
+        return _sequences_differ(scan, device) or _images_differ(ss2d, device)
 
 
-def _sequence_case(device: str) -> list[Tensor]:
-    """u, delta, A, B, C, D, z, delta_bias"""
+def _sequences_differ(scan: Callable, device: str) -> str | None:
     wide, state = (B, G * D, L), (B, G, N, L)
-    return _numbers([wide, wide, (G * D, N), state, state, (G * D,), wide, (G * D,)], device)
+    tensors = _numbers([wide, wide, (G * D, N), state, state, (G * D,), wide, (G * D,)], device)
+    return differ(scan, blocked_scan, SEQUENCE, tensors, True, False) or differ(
+        scan, blocked_scan, SEQUENCE, tensors, True, True
+    )
 
 
-def _image_case(device: str) -> tuple[list[Tensor], tuple[Tensor]]:
-    """x, dt, A, B, C, D, dt_bias; and positions"""
+def _images_differ(ss2d: Callable, device: str) -> str | None:
     state = (B, L, G, N)
-    positions = torch.stack([torch.arange(L), 7 * torch.arange(L) % L]).to(device)
-    return _numbers([(B, L, D), (B, L, G, D), (G, D, N), state, state, (G, D), (G, D)], device), (positions,)
+    tensors = _numbers([(B, L, D), (B, L, G, D), (G, D, N), state, state, (G, D), (G, D)], device)
+    positions = torch.stack([torch.arange(L), 3 * torch.arange(L) % L]).to(device)
+    return differ(ss2d, gathered_ss2d, IMAGE, tensors, positions)
 
 
 def _numbers(shapes: Sequence[tuple[int, ...]], device: str) -> list[Tensor]:
@@ -43,19 +45,24 @@ def _numbers(shapes: Sequence[tuple[int, ...]], device: str) -> list[Tensor]:
     return numbers
 
 
-def _differ(kernel: Callable, reference: Callable, tensors: list[Tensor], rest: tuple) -> str | None:
-    got, expected = _outcome(kernel, tensors, rest), _outcome(reference, [t.double() for t in tensors], rest)
-    for part, (a, b) in enumerate(zip(got, expected, strict=True)):
+def differ(
+    kernel: Callable, reference: Callable, names: Sequence[str], tensors: list[Tensor], *rest: object
+) -> str | None:
+    """Which output of a kernel, or gradient of the named tensors, is not what the reference says in float64."""
+    got, expected = _outcome(kernel, tensors, *rest), _outcome(reference, [t.double() for t in tensors], *rest)
+    parts = [*("y", "last state")[: len(got) - len(names)], *(f"gradient of {name}" for name in names)]
+    for part, a, b in zip(parts, got, expected, strict=True):
         error = ((a.double() - b).abs().max() / b.abs().max()).item()
         if not error <= TOLERANCE:  # NaN neither
-            return f"number {part} of the outputs and gradients of {kernel.__name__} is off by {error:.1e}"
+            return f"{part} of {kernel.__name__} is off by {error:.1e}"
     return None
 
 
-def _outcome(kernel: Callable, tensors: list[Tensor], rest: tuple) -> list[Tensor]:
+def _outcome(kernel: Callable, tensors: list[Tensor], *rest: object) -> list[Tensor]:
     """What it returns, and the gradient of each tensor."""
     tensors = [t.detach().requires_grad_() for t in tensors]
     outputs = kernel(*tensors, *rest)
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-    asked = [torch.linspace(-1, 1, o.numel(), dtype=o.dtype, device=o.device).view(o.shape) for o in outputs]
-    return [*(o.detach() for o in outputs), *torch.autograd.grad(outputs, tensors, asked)]
+    weights = (torch.linspace(-1, 1, o.numel(), dtype=o.dtype, device=o.device).view(o.shape) for o in outputs)
+    loss = sum((o * w).sum() for o, w in zip(outputs, weights, strict=True))
+    return [*(o.detach() for o in outputs), *torch.autograd.grad(loss, tensors)]

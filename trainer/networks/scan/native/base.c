@@ -1,6 +1,6 @@
 /* 4 channels at once, with what every processor of the family has: SSE2, NEON, ... */
 #include "scan.h"
-#ifdef __GNUC__
+#ifdef VECTORS
 #define LANES 4
 #define FORWARD_WIDTH 8
 #define BACKWARD_WIDTH 4

@@ -1,4 +1,5 @@
-/* The selective scan, h = exp(dt A) h + dt B x, y = C h + D x, for one processor family: included by avx512.c, avx2.c, ...
+/* The selective scan, h = exp(dt A) h + dt B x, y = C h + D x, for one processor family.
+ * Included by avx512.c, avx2.c, base.c and plain.c, once each.
  *
  * Gu and Dao, "Mamba", 2023, section 3; Liu et al., "VMamba", 2024, for the directions. Glossary: see scan.h.
  * A block is LANES channels side by side in one vector, a chunk CHUNK positions. What is computed about a chunk and a
@@ -9,13 +10,10 @@
  * the compiler makes two versions of all that is inside.
  */
 #include <stdlib.h>
-#ifdef _WIN32
-#include <malloc.h>
-#endif
 #include "scan.h"
 #include "simd.h"
 
-#ifdef __GNUC__
+#ifdef VECTORS
 #define UNROLL _Pragma("GCC unroll 16")
 #define FETCH(address) __builtin_prefetch(address)
 #define ALIGNED __attribute__((aligned(64)))  /* no vector across two lines of the cache */
@@ -25,22 +23,11 @@
 #define ALIGNED
 #endif
 
-INLINE void *reserve(int64_t vectors) {
-  const size_t size = (size_t)vectors * sizeof(vf);
-#ifdef _WIN32
-  return _aligned_malloc(size, 64);
-#else
-  void *memory;
-  return posix_memalign(&memory, 64, size) ? NULL : memory;
-#endif
-}
-
-INLINE void release(void *memory) {
-#ifdef _WIN32
-  _aligned_free(memory);
-#else
-  free(memory);
-#endif
+/* Work space for so many vectors, to be freed; NULL where there is none. `aligned` is where its first vector is. */
+INLINE void *reserve(int64_t vectors, vf **aligned) {
+  void *memory = malloc((size_t)vectors * sizeof(vf) + 64);
+  *aligned = (vf *)(((uintptr_t)memory + 63) & ~(uintptr_t)63);
+  return memory;
 }
 
 /* Where a task works. */
@@ -103,6 +90,7 @@ INLINE int64_t in_states(const Scan *s, const Place *p, int64_t item, int64_t bl
   return ((item * s->groups * s->directions + p->sequence) * s->states + n) * s->channels + block * LANES;
 }
 
+/* The index of a block in (B, L, G, D), and in (B, L, Q, D) by the strides of dt. */
 INLINE int64_t in_rows(const Scan *s, const Place *p, int64_t row, int64_t block) {
   return (row * s->groups + p->group) * s->channels + block * LANES;
 }
@@ -123,6 +111,7 @@ INLINE void fetch_ahead(const Scan *s, const Place *p, int64_t row, int64_t bloc
   } else FETCH(s->y + channels);
 }
 
+/* Load x and dt of a chunk and a block. */
 INLINE void prepare(const Scan *s, const Place *p, int64_t block, int64_t lanes, Chunk *c) {
   const vf bias = load(s->bias + in_channels(s, p, 0, block), lanes);
   for (int64_t t = 0; t < c->count; t++) {
@@ -137,7 +126,8 @@ INLINE void prepare(const Scan *s, const Place *p, int64_t block, int64_t lanes,
 /* Forward */
 
 /* `width` states from n on through a chunk; adds their share of y. */
-INLINE void advance(const Scan *s, const Place *p, int64_t block, int64_t lanes, Chunk *c, vf *state, int64_t n, const int width) {
+INLINE void advance(
+    const Scan *s, const Place *p, int64_t block, int64_t lanes, Chunk *c, vf *state, int64_t n, const int width) {
   ALIGNED vf h[FORWARD_WIDTH], A[FORWARD_WIDTH];
   for (int i = 0; i < width; i++) h[i] = state[n + i], A[i] = load(s->A + in_states(s, p, 0, block, n + i), lanes);
   for (int64_t t = 0; t < c->count; t++) {
@@ -172,8 +162,9 @@ INLINE void forward_block(const Scan *s, const Place *p, int64_t block, int64_t 
 int FORWARD(const Scan *s, int64_t task) {
   const int64_t N = s->states;
   Place p = find_place(s, task);
-  vf *states = reserve((p.last - p.first) * N + 1);
-  if (!states) return 1;
+  vf *states;
+  void *memory = reserve((p.last - p.first) * N, &states);
+  if (!memory) return 1;
   Chunk c;
   for (int64_t k = 0; k < s->directions; k++) {
     find_sequence(s, &p, k);
@@ -192,21 +183,22 @@ int FORWARD(const Scan *s, int64_t task) {
         for (int64_t n = 0; n < N; n++)
           store(s->last + in_states(s, &p, p.item, block, n), states[(block - p.first) * N + n], lanes_of(s, block));
   }
-  release(states);
+  free(memory);
   return 0;
 }
 
 /* Backward */
 
-/* The sums of one task: over positions, or (sumB, sumC) over the blocks of one chunk, still apart by lanes. */
+/* What a task adds up: over all positions, but dB and dC over the blocks of one chunk, still apart by lanes. */
 typedef struct {
-  vf *dh, *dA;      /* (blocks, N) dh: what later positions ask of the state */
-  vf *dD, *dbias;   /* (blocks) */
-  vf *dB, *dC;      /* (CHUNK, N) */
+  vf *dh, *dA;     /* (blocks, N) dh: what later positions ask of the state */
+  vf *dD, *dbias;  /* (blocks) */
+  vf *dB, *dC;     /* (CHUNK, N) */
 } Sums;
 
 /* `width` states from n on through a chunk, forth and back. */
-INLINE void retrace(const Scan *s, const Place *p, int64_t block, int64_t lanes, Chunk *c, Sums *sums, int64_t n, const int width) {
+INLINE void retrace(
+    const Scan *s, const Place *p, int64_t block, int64_t lanes, Chunk *c, Sums *sums, int64_t n, const int width) {
   const int64_t N = s->states, at = (block - p->first) * N + n;
   ALIGNED vf before[CHUNK + 1][BACKWARD_WIDTH], decay[CHUNK][BACKWARD_WIDTH];
   ALIGNED vf h[BACKWARD_WIDTH], A[BACKWARD_WIDTH], dh[BACKWARD_WIDTH], dA[BACKWARD_WIDTH];
@@ -292,6 +284,7 @@ INLINE void end_sums(const Scan *s, const Place *p, const Sums *sums) {
   }
 }
 
+/* Write dB and dC of a chunk: no other chunk has a share of them. */
 INLINE void end_chunk(const Scan *s, const Place *p, const Chunk *c, const Sums *sums) {
   const int64_t N = s->states;
   for (int64_t t = 0; t < c->count; t++) {
@@ -308,10 +301,10 @@ int BACKWARD(const Scan *s, int64_t task) {
   const int64_t N = s->states;
   Place p = find_place(s, task);
   const int64_t blocks = p.last - p.first;
-  vf *memory = reserve(2 * blocks * (N + 1) + 2 * CHUNK * N);
-  if (!memory) return 1;
   Sums sums;
-  sums.dB = memory, sums.dC = sums.dB + CHUNK * N, sums.dh = sums.dC + CHUNK * N;
+  void *memory = reserve(2 * blocks * (N + 1) + 2 * CHUNK * N, &sums.dB);
+  if (!memory) return 1;
+  sums.dC = sums.dB + CHUNK * N, sums.dh = sums.dC + CHUNK * N;
   sums.dA = sums.dh + blocks * N, sums.dD = sums.dA + blocks * N, sums.dbias = sums.dD + blocks;
   Chunk c;
   for (int64_t k = 0; k < s->directions; k++) {
@@ -327,6 +320,6 @@ int BACKWARD(const Scan *s, int64_t task) {
     }
     end_sums(s, &p, &sums);
   }
-  release(memory);
+  free(memory);
   return 0;
 }

@@ -19,11 +19,11 @@ static const Variant variants[] = {  /* the fastest first */
   {"avx512", 16, forward_avx512, backward_avx512},
   {"avx2", 8, forward_avx2, backward_avx2},
 #endif
-#if defined(__GNUC__) && defined(__x86_64__)
+#if defined(VECTORS) && defined(__x86_64__)
   {"sse2", 4, forward_base, backward_base},
-#elif defined(__GNUC__) && defined(__aarch64__)
+#elif defined(VECTORS) && defined(__aarch64__)
   {"neon", 4, forward_base, backward_base},
-#elif defined(__GNUC__)
+#elif defined(VECTORS)
   {"vector", 4, forward_base, backward_base},
 #endif
   {"plain", 1, forward_plain, backward_plain},
@@ -37,12 +37,35 @@ EXPORT int64_t scan_size(void) { return (int64_t)sizeof(Scan); }
 /* The name of a variant, NULL behind the last. */
 EXPORT const char *scan_name(int variant) { return variant < VARIANTS ? variants[variant].name : NULL; }
 
+#ifdef X86_VARIANTS  /* not __builtin_cpu_supports: what it calls is missing from some systems' libraries */
+#include <cpuid.h>
+
+/* Does the system save the registers that `mask` stands for? */
+static int saves(unsigned mask) {
+  unsigned a, b, c, d;
+  if (!__get_cpuid(1, &a, &b, &c, &d) || !(c >> 27 & 1)) return 0;  /* OSXSAVE: it can be asked */
+  __asm__ volatile("xgetbv" : "=a"(a), "=d"(d) : "c"(0));
+  return (a & mask) == mask;
+}
+
+static int has_avx2(void) {
+  unsigned a, b, c, d, ignored;
+  if (!__get_cpuid(1, &a, &b, &c, &d) || !__get_cpuid_count(7, 0, &a, &b, &ignored, &d)) return 0;
+  return (c >> 12 & 1) && (b >> 5 & 1) && saves(0x06);  /* FMA, AVX2 */
+}
+
+static int has_avx512(void) {
+  unsigned a, b, c, d;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return 0;
+  return (b >> 16 & 1) && (b >> 17 & 1) && saves(0xe6);  /* AVX512F, AVX512DQ */
+}
+#endif
+
 /* 1 where this processor and its system can run the variant. */
 EXPORT int scan_runs(int variant) {
 #ifdef X86_VARIANTS
-  __builtin_cpu_init();
-  if (variant == 0) return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq");
-  if (variant == 1) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  if (variant == 0) return has_avx2() && has_avx512();
+  if (variant == 1) return has_avx2();
 #endif
   return variant < VARIANTS;
 }

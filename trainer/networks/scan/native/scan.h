@@ -11,7 +11,7 @@
 
 typedef struct {
   int64_t batch, length, groups, directions, channels, states;
-  int64_t slices;                  /* a group's channels are cut into so many; a task is a batch item, group and slice */
+  int64_t slices;                  /* a group's channels are cut into so many; a task is an item, a group and a slice */
   int64_t softplus;                /* 1: the step is softplus(dt + bias), 0: dt + bias */
   int64_t dt_row, dt_sequence;     /* strides in floats */
   int64_t b_row, b_sequence, c_row, c_sequence;
@@ -39,8 +39,12 @@ scan_task forward_base, backward_base, forward_plain, backward_plain;
 
 #define CHUNK 32  /* positions whose states are computed again at once in backward */
 
+#if defined(__GNUC__) || defined(__clang__)
+#define VECTORS 1  /* the compiler has them */
+#endif
+
 /* MinGW's GCC does not align the stack for wide vectors (its bug 54412). */
-#if defined(__x86_64__) && defined(__GNUC__) && (defined(__clang__) || !defined(__MINGW32__))
+#if defined(VECTORS) && defined(__x86_64__) && (defined(__clang__) || !defined(__MINGW32__))
 #define X86_VARIANTS 1
 #endif
 

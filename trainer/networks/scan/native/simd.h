@@ -1,7 +1,7 @@
 /* Vectors of LANES floats for one processor family, and the two functions that the scan needs of them.
  *
- * GCC's and Clang's vector extensions write x * y for 4, 8 or 16 floats alike; with LANES 1 a vector is a float, and any
- * C compiler will do.
+ * GCC's and Clang's vector extensions write x * y for 4, 8 or 16 floats alike; with LANES 1 a vector is a float, and
+ * any C compiler will do.
  */
 #include <stdint.h>
 #include <string.h>
@@ -20,10 +20,12 @@
 ENABLE(TARGET)
 #endif
 
-#ifdef _MSC_VER
+#ifdef VECTORS
+#define INLINE static inline __attribute__((always_inline))
+#elif defined(_MSC_VER)
 #define INLINE static __forceinline
 #else
-#define INLINE static inline __attribute__((always_inline))
+#define INLINE static inline
 #endif
 
 #if LANES > 1
