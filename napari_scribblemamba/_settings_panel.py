@@ -17,7 +17,7 @@ TITLES = {
     "swin_umamba": "Swin-UMamba",
     "swin_umamba_d": "Swin-UMamba†",
 }
-COLUMNS = 3  # of network boxes
+COLUMNS = 2  # of network boxes
 HINTS = {
     "interactive": "Small networks that learn from your strokes while you wait",
     "paper": "Weak-Mamba-UNet as published: large networks, hours on a CPU",
