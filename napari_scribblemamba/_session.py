@@ -92,7 +92,7 @@ class Session:
                 if not stopped:  # who presses Stop wants quiet
                     self.predict(samples)
 
-        self._begin("training", self._training(samples, classes, config), done)
+        self._begin("training", self._training(samples, classes, config, self._generation + 1), done)
 
     def stop(self) -> None:
         """End the training after the current step and keep its model; or end the prediction."""
@@ -144,12 +144,11 @@ class Session:
     # how it is done -------------------------------------------------------------------------------------------------
 
     def _training(
-        self, samples: Sequence[Sample], classes: Sequence[str], config: Config
+        self, samples: Sequence[Sample], classes: Sequence[str], config: Config, generation: int
     ) -> Generator[Progress | Prediction, None, Model | None]:
         """In the thread: train, and look at a slice now and then. Gives the model, None where nothing was learnt."""
         from trainer.dataset import check_image, check_strokes
 
-        generation = self._generation
         for sample in samples:
             check_image(sample.image, sample.name)
         check_strokes(samples, classes)
@@ -234,7 +233,11 @@ class Session:
         (self.predicted if isinstance(event, Prediction) else self.progressed).emit(event)
 
     def _on_error(self, error: Exception) -> None:
+        """What was learnt before the error stays."""
+        learnt = self._run.model if self._run is not None and self._run.iteration else None
         self._finish()
+        if learnt is not None:
+            self._set_model(learnt)
         self.failed.emit(error)
 
     def _finish(self) -> None:

@@ -104,8 +104,14 @@ class Config:
             not self.networks and "networks is empty; name at least one",
             self.batch < 1 and f"batch must be 1 or more, got {self.batch}",
             min(self.patch) < 16 and f"patch must be 16 pixels or more along each side, got {self.patch}",
-            (self.iterations or 1) < 1 and f"iterations must be 1 or more, got {self.iterations}",
-            (self.minutes or 1) <= 0 and f"minutes must be more than 0, got {self.minutes}",
+            self.iterations is not None
+            and self.iterations < 1
+            and f"iterations must be 1 or more, got {self.iterations}",
+            self.minutes is not None
+            and not 0 < self.minutes < float("inf")
+            and f"minutes must be more than 0, got {self.minutes}",
+            self.validate_every < 1 and f"validate_every must be 1 or more, got {self.validate_every}",
+            self.threads < 0 and f"threads must be 0 or more, got {self.threads}",
         ]
         for problem in filter(None, problems):
             raise ValueError(f"Config: {problem}")

@@ -9,7 +9,6 @@ import time
 STARTED = time.monotonic()  # first of all: a budget in minutes counts the imports below
 
 import dataclasses  # noqa: E402
-import json  # noqa: E402
 import signal  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
@@ -23,6 +22,7 @@ from rich.console import Console  # noqa: E402
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
 
 from trainer.config import PRESETS, Config, read_config  # noqa: E402
+from trainer.formats import read_json  # noqa: E402
 
 if TYPE_CHECKING:
     import trainer
@@ -50,8 +50,10 @@ class Fit:
 def main() -> None:
     try:
         fit(parse(sys.argv[1:]))
-    except (ValueError, OSError, ArithmeticError) as e:
+    except (ValueError, OSError, FloatingPointError) as e:
         sys.exit(f"trainer.fit: {e}")
+    except KeyboardInterrupt:
+        sys.exit("trainer.fit: interrupted")
 
 
 def parse(argv: list[str]) -> Fit:
@@ -68,7 +70,7 @@ def has_ignore(dataset: Path) -> bool:
     file = dataset / "dataset.json"
     if not file.is_file():
         raise FileNotFoundError(f"{dataset} is no dataset: {file.name} is missing; give a folder in nnU-Net v2 format")
-    return "ignore" in json.loads(file.read_text()).get("labels", {})
+    return "ignore" in (read_json(file).get("labels") or {})
 
 
 def resumed(folder: Path) -> Config:
@@ -87,13 +89,19 @@ def one_budget(config: Config, base: Config) -> Config:
 
 def fit(options: Fit) -> None:
     config = options.config.checked()
+    if options.out.exists() and not options.out.is_dir():
+        raise ValueError(f"{options.out} is a file; name a folder for the run")
     if not options.resume and options.out.exists() and any(options.out.iterdir()):
         raise ValueError(f"{options.out} is not empty; add --resume to go on with its run, or name a new folder")
-    console.print(f"preset {options.preset}: {', '.join(config.names)}, {config.objective}")
+    what = f"going on with {options.out}" if options.resume else f"preset {options.preset}"
+    console.print(f"{what}: {', '.join(config.names)}, {config.objective}")
     run = new_run(options)
     with stopping_on_ctrl_c(run):
         show(run)
-    console.print(f"{run.iteration} iterations in {run.seconds:.0f} s; the run is in {options.out}")
+    if not run.iteration:
+        console.print("stopped before the first step; nothing was learnt and nothing saved")
+    else:
+        console.print(f"{run.iteration} iterations in {run.seconds:.0f} s; the run is in {options.out}")
 
 
 def new_run(options: Fit) -> "trainer.Run":

@@ -247,11 +247,13 @@ def _read_tiff(file: Path, labels: bool) -> tuple[np.ndarray, tuple[float, ...]]
         raise ValueError(f"{file} is a palette TIFF, its values are no intensities; save it as grey or RGB")
     if len(series) > 1:
         raise ValueError(f"{file} holds {len(series)} images of different kinds; keep one")
-    where = [i for i, axis in enumerate(axes) if axis in "SC"]  # samples (colours) or channels
+    spacing = _read_spacing(_spacing_file(file, labels))
+    # a stack of three or four slices is often tagged as planes of colour; a spacing for every axis says that it is none
+    where = [] if len(spacing) == array.ndim else [i for i, axis in enumerate(axes) if axis in "SC"]
     array = np.moveaxis(array, where[0], 0) if where else array[None]  # (C, *space)
     if photometric == tifffile.PHOTOMETRIC.RGB and len(array) == 4:
         array = _without_alpha(array, file)
-    return array, _read_spacing(_spacing_file(file, labels))
+    return array, spacing
 
 
 def _encode_tiff(array: np.ndarray, _: tuple[float, ...]) -> bytes:

@@ -32,7 +32,7 @@ def predict(network: nn.Module, image: Tensor, config: Config) -> Tensor:
         return softmax_of(network, image)
     from monai.inferers import sliding_window_inference  # here: it takes seconds to import
 
-    window = tuple(2 * side for side in config.patch)
+    window = tuple(min(2 * side, length) for side, length in zip(config.patch, image.shape[-2:], strict=True))
     return sliding_window_inference(
         image, window, 4, lambda x: softmax_of(network, x), overlap=0.25, mode="gaussian", padding_mode="reflect"
     )

@@ -66,9 +66,9 @@ class Model:
         each = {name: slice_probabilities(self.networks[name], one, self.config)[0].numpy() for name in names}
         return {**each, ENSEMBLE: np.mean(list(each.values()), 0)} if network == ENSEMBLE else each
 
-    def stream(self, image: np.ndarray, network: str = ENSEMBLE) -> Iterator[Probabilities]:
-        """`slice_probabilities` of slice after slice."""
-        prepared = self.prepared(image)
+    def stream(self, image: np.ndarray, network: str = ENSEMBLE, name: str = "the image") -> Iterator[Probabilities]:
+        """`slice_probabilities` of slice after slice; `name` is what an error calls the image."""
+        prepared = self.prepared(image, name)
         return (self.slice_probabilities(prepared, z, network) for z in range(len(prepared)))
 
     def probabilities(self, image: np.ndarray, spacing: tuple[float, ...] | None = None) -> Probabilities:
@@ -77,11 +77,15 @@ class Model:
         return {n: np.stack([one[n] for one in slices], 1).reshape(-1, *image.shape[1:]) for n in slices[0]}
 
     def predict(
-        self, image: np.ndarray, spacing: tuple[float, ...] | None = None, network: str = ENSEMBLE
+        self,
+        image: np.ndarray,
+        spacing: tuple[float, ...] | None = None,
+        network: str = ENSEMBLE,
+        name: str = "the image",
     ) -> np.ndarray:
         """Image (C, *space) -> uint8 (*space) class ids, by one network or the ensemble."""
         self.check_name(network)
-        labels = [one[network].argmax(0).astype(np.uint8) for one in self.stream(image, network)]
+        labels = [one[network].argmax(0).astype(np.uint8) for one in self.stream(image, network, name)]
         return np.stack(labels).reshape(image.shape[1:])
 
     def check_name(self, network: str) -> None:
@@ -116,7 +120,7 @@ class Model:
         """The model of a run's folder; of an unfinished run, its last checkpoint. Errors name the file."""
         folder = Path(folder)
         config, classes, channels = read_config(folder / CONFIG)
-        dtype = config.dtype if device == config.device else "auto"
+        dtype = config.dtype if config.dtype == "float32" or device == config.device else "auto"
         config = settled(dataclasses.replace(config, device=device, dtype=dtype))
         model = cls.new(config, classes, channels)
         file = next((folder / n for n in (WEIGHTS, CHECKPOINT) if (folder / n).is_file()), None)

@@ -36,6 +36,8 @@ def main() -> None:
         predict(tyro.cli(Predict, description=__doc__))
     except (ValueError, OSError) as e:
         sys.exit(f"trainer.predict: {e}")
+    except KeyboardInterrupt:
+        sys.exit("trainer.predict: interrupted")
 
 
 def predict(options: Predict) -> None:
@@ -49,7 +51,7 @@ def predict(options: Predict) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     for name, files in track(cases.items(), "predicting", console=console):
         image, spacing = read_image(files)
-        labels = model.predict(image, spacing, options.network)
+        labels = model.predict(image, spacing, options.network, name=str(files[0]))
         write_labels(options.out / f"{name}{strip_ending(files[0])[1]}", labels, like=files[0])
     console.print(f"{len(cases)} label images in {options.out}")
 

@@ -6,6 +6,7 @@ B batch · C channels · K classes · every random number of iteration i comes f
 import csv
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from trainer.batches import Batches, Case
-from trainer.config import Config, write_config
+from trainer.config import Config, read_config, write_config
 from trainer.dataset import Sample, check_image, check_strokes
 from trainer.files import read_tensors, replacing, write_tensors
 from trainer.inference import autocast
 from trainer.machine import settled, side_by_side
 from trainer.metrics import dice
-from trainer.model import CHECKPOINT, CONFIG, ENSEMBLE, Model
+from trainer.model import CHECKPOINT, CONFIG, ENSEMBLE, WEIGHTS, Model
 from trainer.networks.blocks import seed_dropout
 from trainer.objectives import OBJECTIVES, Batch, simplex
 from trainer.propagation import Teacher, propagate
@@ -70,11 +71,12 @@ class Run:
         self.folder = None if folder is None else Path(folder)
         self.started, self.resume = started, resume
         check(self.samples, self.classes)
+        check_grids([self.samples[0], *self.validation])
         self.teachers: dict[str, np.ndarray] = {}  # sample name -> float16 (K, *space), the propagated strokes
         self.model: Model | None = None
         self.iteration = 0
         self._stopped = False
-        self._fresh: list[Sample] | None = None
+        self._fresh: deque[list[Sample]] = deque(maxlen=1)  # new strokes, from another thread
         self._earlier = 0.0  # seconds trained before a resume
         self._best = -math.inf
 
@@ -85,16 +87,16 @@ class Run:
     def update(self, samples: Sequence[Sample]) -> None:
         """Go on with these samples from the next step; from any thread. ValueError where they cannot be used."""
         samples = list(samples)
-        check(samples, self.classes)
-        self._fresh = samples
+        check(samples, self.classes, like=self.samples[0])
+        self._fresh.append(samples)
 
     def __iter__(self) -> Iterator[Progress]:
         self.begin()
         with side_by_side(self.config) as self._map:
             batches = yield from self.batches()
             while not self.finished:
-                if self._fresh is not None:
-                    self.samples, self._fresh = self._fresh, None
+                if self._fresh:
+                    self.samples = self._fresh.pop()
                     batches = yield from self.batches()
                 losses = self.step(batches[self.iteration])
                 self.iteration += 1
@@ -161,13 +163,15 @@ class Run:
         """Stopped, or no time for another step and for saving."""
         if self._stopped or self.config.iterations is not None:
             return self._stopped or self.iteration >= self.config.iterations
-        ending = self._step_seconds + 2 * self._save_seconds + LEAVE
+        ending = self._step_seconds + self._look_seconds + 2 * self._save_seconds + LEAVE
         return self.seconds + ending >= 60 * self.config.minutes
 
     # ---- beginning ----
 
     def begin(self) -> None:
         """Settle the machine, build the networks, and take up the checkpoint of a run that goes on."""
+        if self.model is not None:
+            raise RuntimeError("a Run trains once; make a new one, with resume=True to go on from its folder")
         self.started = time.monotonic() if self.started is None else self.started
         self.config = settled(self.config)
         self.model = Model.new(self.config, self.classes, self.samples[0].image.shape[0])
@@ -176,7 +180,7 @@ class Run:
         for network in self.networks.values():
             network.train()
         self._history: list[list[float]] = []
-        self._step_seconds = self._save_seconds = 0.0
+        self._step_seconds = self._save_seconds = self._look_seconds = 0.0
         self._last_step = self._last_save = time.monotonic()
         if self.folder is not None:
             self.open_folder()
@@ -225,7 +229,7 @@ class Run:
 
     def validate(self) -> float:
         """Mean foreground Dice of the ensemble over the validation images; the best weights are kept."""
-        foreground = range(1, len(self.classes))
+        begun, foreground = time.monotonic(), range(1, len(self.classes))
         scores = []
         for sample in self.validation:
             labels = self.model.predict(sample.image, sample.spacing, ENSEMBLE)
@@ -236,10 +240,13 @@ class Run:
             self._best, self._best_state = score, {k: v.detach().clone() for k, v in self.model.state().items()}
             if self.folder is not None:
                 write_tensors(self.folder / BEST, self._best_state, {"score": repr(score)})
+        self._look_seconds = time.monotonic() - begun
         return score
 
     def finish(self) -> None:
         """A last checkpoint, the best weights where there was a validation, and the model on disk."""
+        if not self.iteration:  # stopped before anything was learnt
+            return
         if self.folder is not None:
             self.save_checkpoint()
         if self.validation and not self._stopped and self.iteration % self.config.validate_every:
@@ -255,12 +262,29 @@ class Run:
         """A new folder of a run, or the state of the one that goes on."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.resume and (self.folder / CHECKPOINT).is_file():
+            self.check_alike()
             self.load_checkpoint()
+        elif self.resume and (self.folder / WEIGHTS).is_file():
+            raise ValueError(f"{self.folder} has a model but no {CHECKPOINT} to go on from; train into a new folder")
         with replacing(self.folder / CONFIG) as file:
             write_config(file, self.config, self.classes, self.model.channels)
 
+    def check_alike(self) -> None:
+        """ValueError where the folder's run cannot go on as this one."""
+        config, classes, channels = read_config(self.folder / CONFIG)
+        pairs = {
+            name: (getattr(config, name), getattr(self.config, name)) for name in ("networks", "size", "optimiser")
+        }
+        pairs |= {"classes": (classes, self.classes), "channels": (channels, self.model.channels)}
+        for name, (before, now) in pairs.items():
+            if before != now:
+                raise ValueError(f"{self.folder} was trained with {name} {before}, not {now}; train into a new folder")
+
     def save_checkpoint(self) -> None:
-        """Weights, optimisers and history up to this step; the file is whole or the one before."""
+        """Weights, optimisers and history up to this step; the file is whole or the one before.
+
+        The weights of a run that had ended before it went on are older, and go.
+        """
         begun = time.monotonic()
         state = self.model.state()
         for name, optimiser in self.optimisers.items():
@@ -269,6 +293,7 @@ class Run:
         note = {"iteration": str(self.iteration), "seconds": repr(self.seconds)}
         self.write_history()
         write_tensors(self.folder / CHECKPOINT, state, note)
+        (self.folder / WEIGHTS).unlink(missing_ok=True)
         self._last_save = time.monotonic()
         self._save_seconds = self._last_save - begun
 
@@ -280,7 +305,7 @@ class Run:
         for name, optimiser in self.optimisers.items():
             optimiser.load_state_dict(optimiser_state(optimiser, state, f"optimiser/{name}/"))
         self._history = read_history(self.folder / HISTORY, self.iteration)
-        if (self.folder / BEST).is_file():
+        if self.validation and (self.folder / BEST).is_file():
             self._best_state, best = read_tensors(self.folder / BEST)
             self._best = float(best["score"])
 
@@ -292,11 +317,28 @@ class Run:
             rows.writerows(self._history)
 
 
-def check(samples: Sequence[Sample], classes: Sequence[str]) -> None:
-    """ValueError where images or strokes cannot be trained on."""
+def check(samples: Sequence[Sample], classes: Sequence[str], like: Sample | None = None) -> None:
+    """ValueError where images or strokes cannot be trained on, together or with a sample that was there before."""
     for sample in samples:
         check_image(sample.image, sample.name)
+    check_grids([like, *samples] if like else samples)
     check_strokes(samples, classes)
+    names = [sample.name for sample in samples]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"two images are called {', '.join(map(repr, twice))}; give each a name of its own")
+
+
+def check_grids(samples: Sequence[Sample]) -> None:
+    """ValueError where labels do not fit their image, or one image has other channels or axes than the first."""
+    for sample in samples:
+        image, first = sample.image.shape, samples[0].image.shape
+        if sample.target.shape != image[1:]:
+            raise ValueError(f"'{sample.name}': the labels have shape {sample.target.shape}, the image {image[1:]}")
+        if (image[0], len(image)) != (first[0], len(first)):
+            raise ValueError(
+                f"'{sample.name}' has {image[0]} channels and {len(image) - 1} axes, "
+                f"'{samples[0].name}' {first[0]} and {len(first) - 1}; train on images of one kind"
+            )
 
 
 def new_optimiser(network: nn.Module, config: Config) -> torch.optim.Optimizer:
@@ -317,10 +359,10 @@ def optimiser_state(optimiser: torch.optim.Optimizer, state: dict[str, Tensor], 
 
 
 def finite(losses: dict[str, float], iteration: int) -> dict[str, float]:
-    """These losses; ArithmeticError where one is not a number."""
+    """These losses; FloatingPointError where one is not a number."""
     for name, loss in losses.items():
         if not math.isfinite(loss):
-            raise ArithmeticError(
+            raise FloatingPointError(
                 f"the loss of {name} became {loss} at iteration {iteration}; "
                 "lower the learning rate, or use --dtype float32"
             )

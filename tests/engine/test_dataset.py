@@ -545,3 +545,12 @@ def test_a_folder_of_mixed_files_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"mixes \.png and \.tif files"):
         find_cases(tmp_path)
     assert find_cases(tmp_path, ".png") == {"a": [tmp_path / "a_0000.png"]}
+
+
+def test_a_stack_of_three_slices_tagged_as_colour_is_a_stack_where_a_spacing_says_so(tmp_path: Path) -> None:
+    stack = np.random.default_rng(0).integers(0, 200, (3, 20, 30)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "case_0000.tif", stack, photometric="rgb", planarconfig="separate")
+    assert read_image([tmp_path / "case_0000.tif"])[0].shape == (3, 20, 30)
+    (tmp_path / "case.json").write_text('{"spacing": [8, 1.5, 1.25]}')
+    image, spacing = read_image([tmp_path / "case_0000.tif"])
+    assert image.shape == (1, 3, 20, 30) and spacing == (8, 1.5, 1.25)

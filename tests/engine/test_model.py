@@ -147,6 +147,10 @@ def test_the_paper_preset_is_the_published_recipe() -> None:
         ({"networks": ("unet",)}, "two networks or more"),
         ({"batch": 0}, "batch must be 1"),
         ({"patch": (8, 64)}, "16 pixels"),
+        ({"minutes": None, "iterations": 0}, "iterations must be 1"),
+        ({"minutes": 0.0}, "minutes must be more than 0"),
+        ({"validate_every": 0}, "validate_every"),
+        ({"threads": -2}, "threads"),
     ],
 )
 def test_configs_that_cannot_work(change: dict, message: str) -> None:
@@ -184,3 +188,14 @@ assert not found, found
         [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
+
+
+def test_a_long_thin_image_goes_through_a_window(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.inference.PIXELS", 100)
+    image = np.random.default_rng(0).normal(size=(1, 5, 300)).astype(np.float32)
+    assert model.predict(image).shape == (5, 300)
+
+
+def test_a_run_in_float32_is_loaded_in_float32(model: Model, tmp_path: Path) -> None:
+    model.save(tmp_path)
+    assert Model.load(tmp_path).config.dtype == "float32"

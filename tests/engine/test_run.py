@@ -14,6 +14,7 @@ from toys import CLASSES, QUICK, dense_disc, disc, scribbled_disc, scribbled_sta
 
 from trainer.config import Config
 from trainer.dataset import IGNORE, save_dataset
+from trainer.files import read_tensors
 from trainer.model import Model
 from trainer.run import Run
 
@@ -240,3 +241,65 @@ def test_image_strokes_and_teacher_turn_together() -> None:
     assert batch.image[:, 0][batch.target == 1].mean() - batch.image[:, 0][batch.target == 0].mean() > 1
     for image, teacher in zip(batch.image, batch.teacher, strict=True):
         assert torch.corrcoef(torch.stack([image[0].ravel(), teacher[1].ravel()]))[0, 1] > 0.8
+
+
+def test_a_run_that_cannot_go_on_says_why(tmp_path: Path) -> None:
+    trained(Run([scribbled_disc()], QUICK, CLASSES, folder=tmp_path))
+    fewer = dataclasses.replace(QUICK, networks=("unet", "swinunet"))
+    with pytest.raises(ValueError, match="trained with networks"):
+        list(Run([scribbled_disc()], fewer, CLASSES, folder=tmp_path, resume=True))
+    (tmp_path / "checkpoint.safetensors").unlink()
+    with pytest.raises(ValueError, match="no checkpoint"):
+        list(Run([scribbled_disc()], QUICK, CLASSES, folder=tmp_path, resume=True))
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again(tmp_path: Path) -> None:
+    next(iter(Run([scribbled_disc()], QUICK, CLASSES, folder=tmp_path)))
+    resumed = trained(Run([scribbled_disc()], QUICK, CLASSES, folder=tmp_path, resume=True))
+    assert resumed.iteration == 6
+
+
+def test_going_on_without_the_validation_keeps_what_is_learnt_now(tmp_path: Path) -> None:
+    config = dataclasses.replace(QUICK, validate_every=1, iterations=2)
+    trained(Run([scribbled_disc()], config, CLASSES, folder=tmp_path, validation=[dense_disc(seed=4)]))
+    longer = dataclasses.replace(config, iterations=5)
+    resumed = trained(Run([scribbled_disc()], longer, CLASSES, folder=tmp_path, resume=True))
+    best, _ = read_tensors(tmp_path / "best.safetensors")  # of the first part, no longer wanted
+    assert resumed.iteration == 5
+    assert not all(torch.equal(value, best[key]) for key, value in resumed.model.state().items())
+
+
+def test_the_weights_of_an_ended_run_do_not_outlive_a_newer_checkpoint(tmp_path: Path) -> None:
+    trained(Run([scribbled_disc()], QUICK, CLASSES, folder=tmp_path))
+    longer = Run([scribbled_disc()], dataclasses.replace(QUICK, iterations=50), CLASSES, folder=tmp_path, resume=True)
+    for progress in longer:
+        if progress.iteration == 8:
+            longer.save_checkpoint()
+            break
+    assert same_weights(Model.load(tmp_path, "cpu"), longer.model)
+
+
+def test_a_run_stopped_before_its_first_step_saves_nothing(tmp_path: Path) -> None:
+    run = Run([scribbled_disc()], QUICK, CLASSES, folder=tmp_path)
+    run.stop()
+    list(run)
+    assert not (tmp_path / "weights.safetensors").exists()
+
+
+def test_a_run_trains_once() -> None:
+    run = trained(Run([scribbled_disc()], QUICK, CLASSES))
+    with pytest.raises(RuntimeError, match="once"):
+        list(run)
+
+
+def test_images_that_do_not_go_together_are_refused() -> None:
+    sample = scribbled_disc()
+    colour = dataclasses.replace(sample, name="colour", image=np.repeat(sample.image, 3, 0))
+    with pytest.raises(ValueError, match="'colour' has 3 channels"):
+        Run([sample, colour], QUICK, CLASSES)
+    with pytest.raises(ValueError, match="'colour' has 3 channels"):
+        Run([sample], QUICK, CLASSES, validation=[dataclasses.replace(dense_disc("colour"), image=colour.image)])
+    with pytest.raises(ValueError, match="labels have shape"):
+        Run([dataclasses.replace(sample, target=sample.target[:30])], QUICK, CLASSES)
+    with pytest.raises(ValueError, match="'disc'"):
+        Run([sample, sample], QUICK, CLASSES)

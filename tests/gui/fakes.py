@@ -51,7 +51,7 @@ class FakeRun:
 
     def __init__(self, samples: Sequence[Sample], config: Config, classes: Sequence[str]) -> None:
         self.samples, self.config, self.classes = samples, config, classes
-        self.model, self.teachers, self.stopped = FakeModel(), {}, False
+        self.model, self.teachers, self.stopped, self.iteration = FakeModel(), {}, False, 0
 
     def stop(self) -> None:
         self.stopped = True
@@ -64,6 +64,7 @@ class FakeRun:
         for i in range(1, self.config.iterations + 1):
             if self.stopped:
                 return
+            self.iteration = i
             losses = {name: 1 / i for name in self.config.networks}
             yield FakeProgress(i, losses, seconds=float(i), fraction=i / self.config.iterations, rate=1.0)
 

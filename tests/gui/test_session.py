@@ -190,3 +190,26 @@ def test_accuracy_on_strokes_is_the_mean_over_classes() -> None:
     prediction = Prediction("", None, {"ensemble": np.array([[0, 0, 0, 1, 1, 1]])}, "")
     assert stroke_accuracy(prediction, target) == (0.75 + 1) / 2
     assert stroke_accuracy(prediction, np.full((1, 6), IGNORE)) == 0
+
+
+def test_an_error_leaves_what_was_learnt() -> None:
+    class Breaks(FakeRun):
+        def __iter__(self):
+            for progress in super().__iter__():
+                if progress.iteration == 2:
+                    raise FloatingPointError("the loss became nan")
+                yield progress
+
+    session, said = make_session(make_run=Breaks)
+    session.train([disc_sample()], CLASSES, CONFIG)
+    assert session.state == "idle" and isinstance(session.model, FakeModel)
+    assert any(isinstance(event, FloatingPointError) for event in said)
+
+
+def test_a_run_closed_before_its_thread_began_does_not_train() -> None:
+    later = Later()
+    session, said = make_session(later)
+    session.train([disc_sample()], CLASSES, CONFIG)
+    session.close()
+    later.finish()
+    assert not [p for p in said if isinstance(p, FakeProgress)]
