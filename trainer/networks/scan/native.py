@@ -90,6 +90,13 @@ def instruction_set() -> str:
     return name
 
 
+def peak_fma(lanes: int, rounds: int) -> int:
+    """Nothing but multiply-adds of so many lanes, for a benchmark to time; their number, 0 where there are none."""
+    probe = library().scan_peak_fma
+    probe.argtypes, probe.restype = [ctypes.c_int64, ctypes.c_int64], ctypes.c_int64
+    return probe(lanes, rounds)
+
+
 # Threads
 
 

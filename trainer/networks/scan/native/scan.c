@@ -2,12 +2,6 @@
 #include <stddef.h>
 #include "scan.h"
 
-#ifdef _WIN32
-#define EXPORT __declspec(dllexport)
-#else
-#define EXPORT __attribute__((visibility("default")))
-#endif
-
 typedef struct {
   const char *name;
   int64_t lanes;

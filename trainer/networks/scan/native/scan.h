@@ -37,6 +37,12 @@ typedef int scan_task(const Scan *scan, int64_t task);  /* 0, or 1 where there i
 scan_task forward_avx512, backward_avx512, forward_avx2, backward_avx2;
 scan_task forward_base, backward_base, forward_plain, backward_plain;
 
+#ifdef _WIN32
+#define EXPORT __declspec(dllexport)
+#else
+#define EXPORT __attribute__((visibility("default")))
+#endif
+
 #define CHUNK 32  /* positions whose states are computed again at once in backward */
 
 #if defined(__GNUC__) || defined(__clang__)
