@@ -20,6 +20,7 @@ REDRAW = 100  # ms between two redraws
 HEADLINES = {
     "idle": "Ready",
     "training": "Training",
+    "paused": "Paused",
     "propagation": "Spreading the strokes",
     "stopping": "Stopping after this step",
     "predicting": "Predicting",
@@ -116,7 +117,7 @@ class ProgressPanel(QWidget):
                 pen = pg.mkPen(CURVES[len(self._curves) % len(CURVES)], width=2)
                 self._curves[name] = self._plot.plot(name=name, pen=pen)
             self._curves[name].setData(np.asarray(points))
-        running = self._state in ("training", "stopping")
+        running = self._state in ("training", "paused", "stopping")
         self._numbers.setText(_describe(self._history[-1], running) if self._history else "")
         self._numbers.setVisible(bool(self._history))
 

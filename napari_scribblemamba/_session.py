@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from trainer import Config, Model, Progress, Run, Sample
 
 Result = TypeVar("Result")
-State = Literal["idle", "training", "stopping", "predicting", "saving", "loading"]
+State = Literal["idle", "training", "paused", "stopping", "predicting", "saving", "loading"]
 LOOK_EVERY = 0.5  # seconds between two predictions while training
 LOOK_SHARE = 0.2  # of the time, at most, goes into looking instead of learning
 PROPAGATED = "propagated strokes"
@@ -75,6 +75,7 @@ class Session:
             None,
         )  # (sample, slice) in view; set by the window, read in the thread
         self._run: Run | None = None
+        self._samples: list[Sample] = []  # that the run learns from
         self._generation = 0
         self._run_in_background, self._make_run, self._load_model = run_in_background, make_run, load_model
         self._clock = clock
@@ -90,13 +91,31 @@ class Session:
             if model is not None:
                 self._set_model(model)
                 if not stopped:  # who presses Stop wants quiet
-                    self.predict(samples)
+                    self.predict(self._samples)
 
+        self._samples = list(samples)
         self._begin("training", self._training(samples, classes, config, self._generation + 1), done)
+
+    def pause(self) -> None:
+        """Let the training wait after the current step, clock and all, until `resume` or `stop`."""
+        if self.state == "training" and self._run is not None:
+            self._run.pause()
+            self._set_state("paused")
+
+    def resume(self) -> None:
+        if self.state == "paused":
+            self._run.go_on()
+            self._set_state("training")
+
+    def update(self, samples: Sequence[Sample]) -> None:
+        """Go on training with these strokes. ValueError where they cannot be used; then the ones before stay."""
+        if self.state in ("training", "paused") and self._run is not None:
+            self._run.update(samples)
+            self._samples = list(samples)
 
     def stop(self) -> None:
         """End the training after the current step and keep its model; or end the prediction."""
-        if self.state == "training":
+        if self.state in ("training", "paused"):
             self._set_state("stopping")
             if self._run is not None:
                 self._run.stop()
@@ -147,11 +166,6 @@ class Session:
         self, samples: Sequence[Sample], classes: Sequence[str], config: Config, generation: int
     ) -> Generator[Progress | Prediction, None, Model | None]:
         """In the thread: train, and look at a slice now and then. Gives the model, None where nothing was learnt."""
-        from trainer.dataset import check_image, check_strokes
-
-        for sample in samples:
-            check_image(sample.image, sample.name)
-        check_strokes(samples, classes)
         run = self._make_run(samples, config, classes)
         self._run = run
         if self.state == "stopping" or generation != self._generation:  # Stop was pressed while the run was being made
@@ -165,9 +179,10 @@ class Session:
             iteration = progress.iteration
             yield progress
             if progress.stage == "propagation":
-                yield from _first_overlays(run.teachers, shown)
+                if not trusted:
+                    yield from _first_overlays(run.teachers, shown)
             elif self.state == "training" and self._clock() >= due:
-                looks = looks or self._looks(run.model, samples)
+                looks = looks or self._looks(run.model)
                 start = self._clock()
                 prediction, target = next(looks)
                 trusted = trusted or not shown or stroke_accuracy(prediction, target) >= HAND_OVER
@@ -175,13 +190,13 @@ class Session:
                 due = start + max(LOOK_EVERY, (self._clock() - start) / LOOK_SHARE)
         return run.model if iteration else None
 
-    def _looks(self, model: Model, samples: Sequence[Sample]) -> Iterator[tuple[Prediction, np.ndarray]]:
+    def _looks(self, model: Model) -> Iterator[tuple[Prediction, np.ndarray]]:
         """Without end, slices and their strokes: the one in view every other time, else the longest unseen."""
         predict = SlicePredictor(model)
-        pieces = _pieces(samples)
-        seen = [-1] * len(pieces)
+        seen = [-1] * len(_pieces(self._samples, model.volumetric))
         last = None
         for turn in itertools.count():
+            pieces = _pieces(self._samples, model.volumetric)  # an update brings other strokes on the same images
             nearest = min(range(len(pieces)), key=lambda i: self._distance(*pieces[i]))
             oldest = min(range(len(pieces)), key=lambda i: (seen[i], self._distance(*pieces[i])))
             last = nearest if last != nearest else oldest
@@ -194,7 +209,7 @@ class Session:
     ) -> Generator[Prediction, None, None]:
         """In the thread: every slice, what is in view first; ends early where newer work has begun."""
         predict = SlicePredictor(model)
-        pieces = _pieces(samples)
+        pieces = _pieces(samples, model.volumetric)
         total = len(pieces)
         while pieces and generation == self._generation:
             nearest = min(range(len(pieces)), key=lambda i: self._distance(*pieces[i]))
@@ -262,8 +277,8 @@ class SlicePredictor:
 
     def __call__(self, sample: Sample, index: int | None, fraction: float = 1.0) -> Prediction:
         if sample.name not in self._prepared:
-            self._prepared[sample.name] = self._model.prepared(sample.image, f"'{sample.name}'")
-        probabilities = self._model.slice_probabilities(self._prepared[sample.name], index or 0)  # each (K, H, W)
+            self._prepared[sample.name] = self._model.prepared(sample.image, f"'{sample.name}'", sample.spacing)
+        probabilities = self._model.item_probabilities(self._prepared[sample.name], index or 0)  # each (K, *item)
         labels = {name: p.argmax(0).astype(np.uint8) for name, p in probabilities.items()}
         names = self._model.names
         source = f"ensemble of {len(names)} networks" if len(names) > 1 else f"prediction of {names[0]}"
@@ -293,12 +308,13 @@ def _first_overlays(teachers: dict[str, np.ndarray], shown: dict[str, np.ndarray
             yield Prediction(name, None, {"ensemble": probabilities.argmax(0).astype(np.uint8)}, PROPAGATED)
 
 
-def _pieces(samples: Sequence[Sample]) -> list[tuple[Sample, int | None]]:
-    """(sample, slice) for every slice; a 2-D image is one piece, its slice None."""
+def _pieces(samples: Sequence[Sample], volumetric: bool) -> list[tuple[Sample, int | None]]:
+    """(sample, slice) for every slice; a 2-D image is one piece, its slice None, and so is a volume that is predicted
+    whole."""
     return [
         (sample, index)
         for sample in samples
-        for index in (range(sample.image.shape[1]) if sample.image.ndim == 4 else [None])
+        for index in (range(sample.image.shape[1]) if sample.image.ndim == 4 and not volumetric else [None])
     ]
 
 

@@ -16,12 +16,17 @@ TITLES = {
     "vmunet": "VM-UNet",
     "swin_umamba": "Swin-UMamba",
     "swin_umamba_d": "Swin-UMamba†",
+    "nnmamba": "nnMamba (3-D)",
 }
 COLUMNS = 2  # of network boxes
 HINTS = {
     "interactive": "Small networks that learn from your strokes while you wait",
     "paper": "Weak-Mamba-UNet as published: large networks, hours on a CPU",
     "supervised": "One network on densely painted labels",
+    "umamba": "U-Mamba as published, on densely painted labels: plans itself like nnU-Net",
+    "vmunet": "VM-UNet as published, on densely painted labels",
+    "swin_umamba": "Swin-UMamba as published, on densely painted labels",
+    "nnmamba": "nnMamba on densely painted volumes",
 }
 
 

@@ -1,9 +1,11 @@
 """Batches: random views of normalised images. That of iteration i follows from (seed, i), so a resume sees the same.
 
-B batch · C channels · D H W space · K classes · h w the view · a view is one slice, turned, scaled and cut or resized
+B batch · C channels · K classes · n axes of a patch, 2 or 3 · space the axes of an item: a slice (H, W) where patches
+have two axes, a volume (D, H, W) where they have three · a view is an item, turned, scaled and cut or resized
 """
 
 from collections.abc import Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,24 +13,39 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trainer.augmentation import SHIFT, new_shade, random_turn
 from trainer.config import Config
 from trainer.dataset import IGNORE, Sample
 from trainer.objectives import Batch
-from trainer.propagation import Teacher, as_stack, contrast, sources
+from trainer.propagation import Teacher, contrast, sources
+from trainer.resampling import new_space, resample_image, resample_labels, resample_probabilities
 
-TURN, ZOOM, SHIFT, GAIN, OFFSET = 0.35, 0.25, 0.12, 0.25, 0.3  # rad, log, of the view, log, deviations: of "strong"
+POINTS = 10_000  # drawn voxels of a class and item that patches are put around
 
 
-def normalise(image: np.ndarray, how: str) -> np.ndarray:
+def normalise(image: np.ndarray, config: Config) -> np.ndarray:
     """Raw intensities (C, *space) -> float32 that networks like; statistics per channel, over the whole image."""
+    how = config.normalisation
+    if how == "planned":
+        return np.stack([planned(channel, known) for channel, known in zip(image, config.intensities, strict=True)])
+    if how == "percentile":  # clip at the 99th percentile, then to 0..1; nothing else, as the published data
+        return np.stack([unit_range(np.minimum(channel, np.percentile(channel, 99))) for channel in image])
     if how == "equalised":
         stack = image if image.ndim == 4 else image[:, None]
         image = contrast(stack).reshape(image.shape)
-    elif how == "percentile":  # clip at the 99th percentile, then to 0..1; nothing else, as the published data
-        return np.stack([unit_range(np.minimum(channel, np.percentile(channel, 99))) for channel in image])
-    axes = tuple(range(1, image.ndim))
-    deviation = image.std(axes, keepdims=True).clip(1e-8)
-    return ((image - image.mean(axes, keepdims=True)) / deviation).astype(np.float32)
+    return np.stack([standard(channel) for channel in image])
+
+
+def planned(channel: np.ndarray, known: tuple[float, ...]) -> np.ndarray:
+    """CT by what the whole dataset's foreground is like (mean, deviation, lowest, highest); else as it is itself."""
+    if not known:
+        return standard(channel)
+    mean, deviation, low, high = known
+    return ((channel.clip(low, high) - mean) / max(deviation, 1e-8)).astype(np.float32)
+
+
+def standard(channel: np.ndarray) -> np.ndarray:
+    return ((channel - channel.mean()) / channel.std().clip(1e-8)).astype(np.float32)
 
 
 def unit_range(values: np.ndarray) -> np.ndarray:
@@ -36,35 +53,76 @@ def unit_range(values: np.ndarray) -> np.ndarray:
     return ((values - low) / max(high - low, 1e-12)).astype(np.float32)
 
 
+def items(array: np.ndarray, axes: int) -> Tensor:
+    """(any, *space of the image) -> (items, any, *space of an item): the slices of a stack, or all of it as one."""
+    if array.ndim - 1 == axes:
+        return torch.from_numpy(np.ascontiguousarray(array[None]))
+    return torch.from_numpy(np.ascontiguousarray(array.swapaxes(0, 1)))
+
+
 @dataclass(frozen=True)
 class Case:
-    """One annotated image as tensors, a stack of slices (a 2-D image is a stack of one)."""
+    """One annotated image as tensors, item by item."""
 
-    image: Tensor  # (D, C, H, W) float32, normalised
-    target: Tensor  # (D, H, W) uint8, class or IGNORE
-    teacher: Tensor | None  # (D, K, H, W) float16
-    confidence: Tensor | None  # (D, H, W) float16
+    image: Tensor  # (items, C, *space) float32, normalised
+    target: Tensor  # (items, *space) uint8, class or IGNORE
+    teacher: Tensor | None  # (items, K, *space) float16
+    confidence: Tensor | None  # (items, *space) float16
+    points: list[dict[int, np.ndarray]]  # of each item: class -> (m, n) some of the voxels it was drawn on
 
     @classmethod
     def of(cls, sample: Sample, teacher: Teacher | None, config: Config) -> "Case":
-        image, target = as_stack(sample)
-        image = normalise(image, config.normalisation).transpose(1, 0, 2, 3)
-        P = weight = None
-        if teacher is not None:
-            P = teacher.probabilities.reshape(-1, *target.shape).transpose(1, 0, 2, 3)
-            weight = torch.from_numpy(np.ascontiguousarray(teacher.confidence.reshape(target.shape)))
-            P = torch.from_numpy(np.ascontiguousarray(P))
-        return cls(torch.from_numpy(np.ascontiguousarray(image)), torch.from_numpy(target.copy()), P, weight)
+        """At the config's spacing, where it has one. ValueError for a 2-D image where patches have three axes."""
+        axes = len(config.patch)
+        if sample.target.ndim < axes:
+            raise ValueError(f"'{sample.name}' is 2-D, but the patch {config.patch} has three axes; give it two")
+        image, target, P, weight = at_spacing(sample, normalise(sample.image, config), teacher, config)
+        target = items(target[None], axes)[:, 0]
+        return cls(
+            items(image, axes),
+            target,
+            None if P is None else items(P, axes),
+            None if weight is None else items(weight[None], axes)[:, 0],
+            [drawn_points(plane.numpy()) for plane in target],
+        )
 
     @property
-    def slice_weights(self) -> np.ndarray:
-        """(D,) how often a slice is looked at: half evenly, half by what is known about it."""
+    def weights(self) -> np.ndarray:
+        """(items,) how often one is looked at: half evenly, half by what is known about it."""
         known = np.zeros(len(self.target))
         known[sources(self.target.numpy())] = 1.0
         if self.confidence is not None:
-            known = np.maximum(known, self.confidence.float().amax((1, 2)).numpy())
+            known = np.maximum(known, self.confidence.flatten(1).float().amax(1).numpy())
         even = np.full(len(known), 1 / len(known))
         return even if known.sum() == 0 else 0.5 * even + 0.5 * known / known.sum()
+
+
+def at_spacing(sample: Sample, image: np.ndarray, teacher: Teacher | None, config: Config) -> tuple:
+    """Image, target, teacher's probabilities and confidence (or None) on the grid that the config asks for."""
+    P, weight = (None, None) if teacher is None else (teacher.probabilities, teacher.confidence)
+    if config.spacing is None:
+        return image, sample.target, P, weight
+    wanted = wanted_spacing(sample.spacing, config)
+    space = new_space(sample.target.shape, sample.spacing, wanted)
+    if P is not None:
+        P = resample_probabilities(P, space).astype(np.float16)
+        weight = resample_probabilities(weight[None], space)[0].astype(np.float16)
+    target = resample_labels(sample.target, sample.spacing, wanted)
+    return resample_image(image, sample.spacing, wanted), target, P, weight
+
+
+def wanted_spacing(spacing: tuple[float, ...], config: Config) -> tuple[float, ...]:
+    """The config's; slices of a stack stay as far apart as they are where it speaks of two axes."""
+    return spacing[: len(spacing) - len(config.spacing)] + config.spacing
+
+
+def drawn_points(target: np.ndarray) -> dict[int, np.ndarray]:
+    rng = np.random.default_rng(0)
+    found = {}
+    for c in np.unique(target[target != IGNORE]):
+        points = np.argwhere(target == c)
+        found[int(c)] = points[rng.choice(len(points), POINTS, replace=False)] if len(points) > POINTS else points
+    return found
 
 
 class Batches:
@@ -72,100 +130,94 @@ class Batches:
 
     def __init__(self, cases: Sequence[Case], config: Config) -> None:
         self.cases, self.config = cases, config
-        self.slices = [(c, z) for c, case in enumerate(cases) for z in range(len(case.target))]
-        weights = np.concatenate([case.slice_weights for case in cases])
+        self.items = [(c, z) for c, case in enumerate(cases) for z in range(len(case.target))]
+        weights = np.concatenate([case.weights for case in cases])
         self.weights = weights / weights.sum()
+        self.shade = new_shade(config.augmentation, len(config.patch))
 
     def __getitem__(self, iteration: int) -> Batch:
         rng = np.random.default_rng([self.config.seed, iteration])
-        views = [view(self.cases[c], z, self.config, rng) for c, z in self.choose(iteration, rng)]
+        views = [self.view(self.cases[c], z, rng) for c, z in self.choose(iteration, rng)]
         parts = [None if part[0] is None else torch.stack(part) for part in zip(*views, strict=True)]
         return Batch(*parts)
 
     def choose(self, iteration: int, rng: np.random.Generator) -> list[tuple[int, int]]:
-        """(case, slice) of each view: patches are drawn by weight; whole slices go in shuffled epochs."""
+        """(case, item) of each view: patches are drawn by weight; whole slices go in shuffled epochs."""
         size = self.config.batch
         if self.config.view == "patch":
-            return [self.slices[i] for i in rng.choice(len(self.slices), size, p=self.weights)]
-        epoch, step = divmod(iteration, -(-len(self.slices) // size))
-        order = np.random.default_rng([self.config.seed, epoch, 1]).permutation(len(self.slices))
-        return [self.slices[i] for i in order[step * size : (step + 1) * size]]
+            return [self.items[i] for i in rng.choice(len(self.items), size, p=self.weights)]
+        epoch, step = divmod(iteration, -(-len(self.items) // size))
+        order = np.random.default_rng([self.config.seed, epoch, 1]).permutation(len(self.items))
+        return [self.items[i] for i in order[step * size : (step + 1) * size]]
+
+    def view(self, case: Case, z: int, rng: np.random.Generator) -> Batch:
+        seen = look(case, z, view_places(case, z, self.config, rng), self.config)
+        return seen._replace(image=self.shade(seen.image, rng))
 
 
-def view(case: Case, z: int, config: Config, rng: np.random.Generator) -> Batch:
-    """One view of slice z, without the batch axis: a patch around a point of interest, or the whole slice resized."""
-    size = np.array(case.target.shape[1:])
-    patch = np.array(config.patch)
+class Ahead:
+    """`batches[i]`, while the one after it is being made in a thread: the step need not wait for it."""
+
+    def __init__(self, batches: Batches, pool: Executor, pinned: bool) -> None:
+        self.batches, self.pool, self.pinned = batches, pool, pinned
+        self.begun: dict[int, Future[Batch]] = {}
+
+    def __getitem__(self, iteration: int) -> Batch:
+        batch = self.begun.pop(iteration, None) or self.pool.submit(self.make, iteration)
+        self.begun = {iteration + 1: self.pool.submit(self.make, iteration + 1)}
+        return batch.result()
+
+    def make(self, iteration: int) -> Batch:
+        batch = self.batches[iteration]
+        return Batch(*(None if part is None else part.pin_memory() for part in batch)) if self.pinned else batch
+
+
+def view_places(case: Case, z: int, config: Config, rng: np.random.Generator) -> np.ndarray:
+    """(*patch, n) voxels of item z that one view looks at: around a point of interest, or all of it resized."""
+    size, patch = np.array(case.target.shape[1:]), np.array(config.patch)
     if config.view == "patch":
         centre, half = interesting_point(case, z, patch, rng), (patch - 1) / 2
     else:
         centre, half = (size - 1) / 2, (size - 1) / 2
-    turn, flip = np.eye(2), np.ones(2)
+    turn = random_turn(config.augmentation, config.patch, rng)
     if config.augmentation == "strong":
-        turn, centre = strong_turn(rng), centre + rng.uniform(-SHIFT, SHIFT, 2) * 2 * half
-    elif config.augmentation == "paper":
-        turn, flip = paper_turn(rng)
+        centre = centre + rng.uniform(-SHIFT, SHIFT, len(patch)) * 2 * half
     if config.view == "resize" and abs(turn[0, 1]) == 1:  # a quarter turn swaps the sides of the resized slice
         half = half[::-1]
-    grid = sampling_grid(turn @ np.diag(flip * half), centre, config.patch, size)
-    seen = look(case, z, grid, config.interpolation, "zeros" if config.augmentation == "paper" else "reflection")
-    if config.augmentation == "strong":
-        seen = seen._replace(image=shaded(seen.image, rng))
-    return seen
+    axes = (np.linspace(-1, 1, n) for n in config.patch)
+    return np.stack(np.meshgrid(*axes, indexing="ij"), -1) @ (turn @ np.diag(half)).T + centre
 
 
 def interesting_point(case: Case, z: int, patch: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(y, x): half of the time on a stroke of a class drawn by lot, else anywhere; the patch stays inside if it can."""
-    size = np.array(case.target.shape[1:])
+    """(n,) voxel: half of the time on a stroke of a class drawn by lot, else anywhere; the patch stays inside if it
+    can."""
+    size, drawn = np.array(case.target.shape[1:]), case.points[z]
     point = rng.uniform(0, size - 1)
-    classes = np.unique(case.target[z])
-    classes = classes[classes != IGNORE]
-    if len(classes) and rng.uniform() < 0.5:
-        pixels = np.argwhere(case.target[z].numpy() == rng.choice(classes))
-        point = pixels[rng.integers(len(pixels))].astype(float)
+    if drawn and rng.uniform() < 0.5:
+        points = drawn[rng.choice(list(drawn))]
+        point = points[rng.integers(len(points))].astype(float)
     low = np.minimum((patch - 1) / 2, (size - 1) / 2)
     return point.clip(low, size - 1 - low)
 
 
-def strong_turn(rng: np.random.Generator) -> np.ndarray:
-    scale = np.exp(rng.uniform(-ZOOM, ZOOM)) * np.exp(np.array([1, -1]) * rng.uniform(-0.1, 0.1))
-    return rotation(rng.uniform(-TURN, TURN)) * scale
-
-
-def paper_turn(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Half of the time quarter turns and one flip; else, half of the time, a rotation by -20 to 19 degrees."""
-    if rng.uniform() < 0.5:
-        flip = np.ones(2)
-        flip[rng.integers(2)] = -1
-        return np.round(rotation(rng.integers(4) * np.pi / 2)), flip
-    if rng.uniform() < 0.5:
-        return rotation(np.deg2rad(rng.integers(-20, 20))), np.ones(2)
-    return np.eye(2), np.ones(2)
-
-
-def rotation(angle: float) -> np.ndarray:
-    c, s = np.cos(angle), np.sin(angle)
-    return np.array([[c, -s], [s, c]])
-
-
-def sampling_grid(matrix: np.ndarray, centre: np.ndarray, shape: tuple[int, int], size: np.ndarray) -> Tensor:
-    """(h, w, 2) places for grid_sample: view coordinates in -1..1, times the matrix, plus the centre in pixels."""
-    y, x = (np.linspace(-1, 1, n) for n in shape)
-    places = np.stack(np.meshgrid(y, x, indexing="ij"), -1) @ matrix.T + centre
-    unit = 2 * places / np.maximum(size - 1, 1) - 1
-    return torch.from_numpy(np.ascontiguousarray(unit[..., ::-1], np.float32))
-
-
-def look(case: Case, z: int, grid: Tensor, interpolation: str, padding: str) -> Batch:
-    """The image, strokes and teacher of slice z at the places of a grid; strokes and confidence end at the border."""
+def look(case: Case, z: int, places: np.ndarray, config: Config) -> Batch:
+    """The image, strokes and teacher of item z at some places; strokes and confidence end at the border."""
+    size = case.target.shape[1:]
+    box = tuple(slice(*span) for span in zip(*bounds(places, size), strict=True))
+    grid = grid_of(places, box)
+    smooth = "bilinear" if config.interpolation == "linear" else "nearest"
+    beyond = "zeros" if config.augmentation == "paper" else "reflection"
 
     def read(values: Tensor, mode: str, padding: str) -> Tensor:
-        return F.grid_sample(values.float()[None], grid[None], mode, padding, align_corners=True)[0]
+        near = values[(..., *box)].float()
+        return F.grid_sample(near[None], grid[None], mode, padding, align_corners=True)[0]
 
-    smooth = "bilinear" if interpolation == "linear" else "nearest"
-    image = read(case.image[z], smooth, padding)
-    drawn = case.target[z].long()
-    drawn = read((drawn + 1).where(drawn != IGNORE, 0)[None], "nearest", "zeros")[0].long() - 1  # outside: -1
+    image = read(case.image[z], smooth, beyond)
+    drawn = case.target[z][box].long()
+    drawn = F.grid_sample(
+        (drawn + 1).where(drawn != IGNORE, 0).float()[None, None], grid[None], "nearest", "zeros", align_corners=True
+    )
+    drawn = drawn[0, 0].long() - 1  # outside: -1
     target = drawn.where(drawn >= 0, IGNORE)
     if case.teacher is None:
         return Batch(image, target)
@@ -174,6 +226,20 @@ def look(case: Case, z: int, grid: Tensor, interpolation: str, padding: str) -> 
     return Batch(image, target, teacher / teacher.sum(0).clamp(min=1e-6), confidence)
 
 
-def shaded(image: Tensor, rng: np.random.Generator) -> Tensor:
-    """Random gain and offset of the grey values, one for all channels."""
-    return image * float(np.exp(rng.uniform(-GAIN, GAIN))) + float(rng.uniform(-OFFSET, OFFSET))
+def bounds(places: np.ndarray, size: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) first voxel and the one behind the last of what has to be read for places (*patch, n); never empty."""
+    flat, limit = places.reshape(-1, len(size)), np.array(size)
+    low = np.floor(flat.min(0)).astype(int).clip(0, limit - 1)
+    high = np.ceil(flat.max(0)).astype(int).clip(0, limit - 1)
+    reach = np.maximum(np.ceil(-flat.min(0)), np.ceil(flat.max(0) - limit + 1)).astype(int).clip(0)  # is mirrored
+    low = np.where(flat.max(0) > limit - 1, np.minimum(low, limit - 1 - reach), low).clip(0)
+    high = np.where(flat.min(0) < 0, np.maximum(high, reach), high).clip(None, limit - 1)
+    return low, high + 1
+
+
+def grid_of(places: np.ndarray, box: tuple[slice, ...]) -> Tensor:
+    """(*patch, n) for grid_sample, which counts -1..1 across the box and the last axis first."""
+    first = np.array([part.start for part in box])
+    length = np.array([part.stop - part.start for part in box])
+    unit = 2 * (places - first) / np.maximum(length - 1, 1) - 1
+    return torch.from_numpy(np.ascontiguousarray(unit[..., ::-1], np.float32))

@@ -2,13 +2,30 @@
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
+
+from tyro.conf import Suppress
 
 NetworkName = Literal[
-    "unet", "swinunet", "mambaunet", "umamba_bot", "umamba_enc", "vmunet", "swin_umamba", "swin_umamba_d"
+    "unet", "swinunet", "mambaunet", "umamba_bot", "umamba_enc", "vmunet", "swin_umamba", "swin_umamba_d", "nnmamba"
 ]
+ObjectiveName = Literal[
+    "cross_teaching",  # Weak-Mamba-UNet
+    "supervised",  # cross-entropy and Dice on dense labels, or on what is drawn
+    "pce",
+    "entropy_min",
+    "tv",
+    "inter_intra",
+    "mumford_shah",
+    "gated_crf",
+    "ustm",
+    "scribblevs",
+    "dmpls",
+    "dmsps",
+]
+Numbers = tuple[tuple[float, ...], ...]  # some for each channel, or for each stage
 FORMAT = 1  # of config.json; raised when an older version could not read it
 
 
@@ -23,8 +40,8 @@ class Config:
     """Networks that learn together; one named twice is numbered (unet, unet2)."""
     size: Literal["official", "small"] = "small"
     """Widths and depths: as published, or small enough for a laptop."""
-    objective: Literal["cross_teaching", "supervised"] = "cross_teaching"
-    """Networks that teach each other from strokes, or each network alone on the labels."""
+    objective: ObjectiveName = "cross_teaching"
+    """Networks that teach each other from strokes; or each alone, on the labels or by one of the literature's ways."""
 
     minutes: float | None = None
     """Wall time from the start of the command to the saved model; or give iterations."""
@@ -35,23 +52,36 @@ class Config:
 
     view: Literal["patch", "resize"] = "patch"
     """Patches at the image's own resolution, or the whole slice resized."""
-    patch: tuple[int, int] = (128, 128)
-    """Height and width in pixels of what a network sees while training."""
+    patch: tuple[int, ...] = (128, 128)
+    """Voxels along each axis of what a network sees while training: H W for slices, D H W for volumes; empty: what
+    `trainer.plan` finds for the images, and with it batch, spacing, intensities, strides and kernels."""
     batch: int = 4
-    """Views per step."""
-    normalisation: Literal["equalised", "percentile", "zscore"] = "equalised"
-    """Intensities: mean of logarithm and equalised histogram; or 99th percentile to 1; or mean 0, deviation 1."""
-    augmentation: Literal["none", "paper", "strong"] = "strong"
-    """Random changes of a view: none; the paper's turns and flips; or rotation, scale, shift and grey values."""
+    """Views per step; 0 with an empty patch: as planned."""
+    spacing: tuple[float, ...] | None = None
+    """mm per voxel, one an axis of the patch, that every image is brought to first; none: each stays as it is."""
+    normalisation: Literal["equalised", "percentile", "zscore", "planned"] = "equalised"
+    """Intensities: mean of logarithm and equalised histogram; or 99th percentile to 1; or mean 0, deviation 1; or as
+    the plan says, by the image or, for CT, by all images."""
+    intensities: Annotated[Numbers, Suppress] = ()
+    """Of "planned", for each channel: mean, deviation, lowest and highest; nothing for one that is not CT."""
+    strides: Annotated[Numbers, Suppress] = ()
+    """Of each stage of a U-Mamba, from its plan; empty: the size's own."""
+    kernels: Annotated[Numbers, Suppress] = ()
+    """Of each stage of a U-Mamba, from its plan; empty: 3."""
+    augmentation: Literal["none", "paper", "strong", "nnunet"] = "strong"
+    """Random changes of a view: none; the paper's turns and flips; rotation, scale, shift and grey values; or
+    nnU-Net's."""
     interpolation: Literal["nearest", "linear"] = "linear"
     """How an image is resampled. The published script uses nearest, for images too."""
 
     propagation: bool = True
     """Spread the strokes over their slices and to the neighbours first, and learn from that too."""
     teaching: float = 1.0
-    """Weight of the Dice loss against the networks' mixed prediction."""
+    """Weight of the Dice loss against the networks' mixed prediction, or of another objective's own term."""
     ramp_up: bool = True
     """Let that weight grow over the run. The published script computes a ramp and does not use it."""
+    deep_supervision: bool = False
+    """Losses at coarser scales too, in the networks that have the layers for it."""
     squared_dice: bool = True
     """Dice with squared probabilities in the denominator, as published; or plain sums."""
     dice_background: bool = True
@@ -59,8 +89,18 @@ class Config:
 
     optimiser: Literal["sgd", "adamw"] = "adamw"
     learning_rate: float = 1.5e-3
-    """Of the first step; it decays as (1 - progress)^0.9."""
+    """Of the first step."""
+    schedule: Literal["poly", "cosine", "constant"] = "poly"
+    """Of the learning rate: (1 - progress)^0.9; or half a cosine down to final_rate; or no decay."""
+    final_rate: float = 0.0
+    """Where the cosine ends."""
+    period: int | None = None
+    """Iterations of the cosine's way down, after which it comes up again; none: the whole run."""
+    frozen: int = 0
+    """Iterations that the encoder of Swin-UMamba, but for its patch embedding, stays as it is."""
     momentum: float = 0.9
+    """Of SGD."""
+    nesterov: bool = False
     """Of SGD."""
     weight_decay: float = 1e-2
     unet_rate_decays: bool = True
@@ -77,6 +117,9 @@ class Config:
     """auto, cpu, cuda, cuda:1, mps."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of matrix products and convolutions; the scan, norms and losses stay in float32."""
+    speedup: Literal["none", "compile", "graphs"] = "none"
+    """torch.compile the networks (minutes at first); or replay their steps as CUDA graphs. Where that fails, the run
+    says so and goes on without."""
     threads: int = 0
     """Processor threads; 0 takes as many as torch does by itself, one a core."""
     kernel: str = "auto"
@@ -102,8 +145,15 @@ class Config:
             and f"cross_teaching needs two networks or more, got {list(self.networks)}; "
             "name another or use the objective supervised",
             not self.networks and "networks is empty; name at least one",
-            self.batch < 1 and f"batch must be 1 or more, got {self.batch}",
-            min(self.patch) < 16 and f"patch must be 16 pixels or more along each side, got {self.patch}",
+            self.batch < bool(self.patch) and f"batch must be 1 or more, got {self.batch}",
+            len(self.patch) not in (0, 2, 3) and f"patch must have two axes or three, got {self.patch}",
+            min(self.patch[-2:], default=16) < 16
+            and f"patch must be 16 pixels or more along each side, got {self.patch}",
+            len(self.patch) == 3 and self.augmentation == "paper" and "the paper's augmentation is for slices only",
+            len(self.patch) == 3 and self.view == "resize" and "volumes are seen in patches; use the view patch",
+            self.spacing is not None
+            and len(self.spacing) != len(self.patch)
+            and f"spacing must have as many axes as the patch {self.patch}, got {self.spacing}",
             self.iterations is not None
             and self.iterations < 1
             and f"iterations must be 1 or more, got {self.iterations}",
@@ -126,7 +176,12 @@ class Config:
         known = {field.name: field for field in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - set(known)):
             raise ValueError(f"config: unknown fields {unknown}; it was written by another version")
-        return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}).checked()
+        return cls(**{name: as_tuple(value) for name, value in values.items()}).checked()
+
+
+def as_tuple(value: object) -> object:
+    """JSON's lists as tuples, those within too."""
+    return tuple(map(as_tuple, value)) if isinstance(value, list) else value
 
 
 def write_config(file: Path, config: Config, classes: tuple[str, ...], channels: int) -> None:
@@ -148,7 +203,23 @@ def read_config(file: Path) -> tuple[Config, tuple[str, ...], int]:
         raise ValueError(f"{file} is not the config of a run: {e}") from e
 
 
-PRESETS: dict[str, Config] = {
+SUPERVISED = Config(
+    networks=("unet",),
+    objective="supervised",
+    minutes=10.0,
+    patch=(),
+    batch=0,
+    normalisation="planned",
+    augmentation="nnunet",
+    propagation=False,
+    dice_background=False,
+    squared_dice=False,
+    deep_supervision=True,
+    learning_rate=1e-3,
+)
+
+PresetName = Literal["interactive", "paper", "supervised", "umamba", "vmunet", "swin_umamba", "nnmamba"]
+PRESETS: dict[PresetName, Config] = {
     "interactive": Config(minutes=5.0),
     # Weak-Mamba-UNet, arXiv 2402.10887, as its released script trains it
     "paper": Config(
@@ -170,17 +241,65 @@ PRESETS: dict[str, Config] = {
         clip=None,
         dtype="float32",
     ),
-    "supervised": Config(
-        networks=("unet",),
+    # one network on dense labels, on patches that are planned for them
+    "supervised": SUPERVISED,
+    # arXiv 2401.04722, as its trainers inherit it from nnU-Net: 1000 epochs of 250 iterations
+    "umamba": replace(
+        SUPERVISED,
+        networks=("umamba_enc",),
         size="official",
-        objective="supervised",
-        minutes=10.0,
-        patch=(192, 192),
-        batch=8,
-        propagation=False,
-        dice_background=False,
+        minutes=None,
+        iterations=250_000,
+        optimiser="sgd",
+        learning_rate=1e-2,
+        momentum=0.99,
+        nesterov=True,
+        weight_decay=3e-5,
+        clip=12.0,
+    ),
+    # arXiv 2402.02491: whole images of 256 pixels, flips and rotations, AdamW, half a cosine of 50 epochs
+    "vmunet": replace(
+        SUPERVISED,
+        networks=("vmunet",),
+        size="official",
+        minutes=None,
+        iterations=20_000,
+        view="resize",
+        patch=(256, 256),
+        batch=32,
         normalisation="zscore",
-        learning_rate=1e-3,
+        augmentation="paper",
+        deep_supervision=False,
+        schedule="cosine",
+        final_rate=1e-5,
+        period=3_000,
+        clip=None,
+    ),
+    # arXiv 2402.03302: nnU-Net's patches and losses, AdamW, cosine, the encoder frozen for ten epochs
+    "swin_umamba": replace(
+        SUPERVISED,
+        networks=("swin_umamba_d",),
+        size="official",
+        minutes=None,
+        iterations=25_000,
+        learning_rate=1e-4,
+        weight_decay=0.05,
+        schedule="cosine",
+        final_rate=1e-6,
+        frozen=2_500,
+    ),
+    # arXiv 2402.03526
+    "nnmamba": replace(
+        SUPERVISED,
+        networks=("nnmamba",),
+        size="official",
+        minutes=None,
+        iterations=25_000,
+        patch=(128, 128, 128),
+        batch=2,
+        normalisation="zscore",
+        schedule="cosine",
+        final_rate=1e-6,
     ),
 }
 

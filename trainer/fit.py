@@ -15,13 +15,13 @@ from collections.abc import Iterator  # noqa: E402
 from contextlib import contextmanager  # noqa: E402
 from dataclasses import dataclass  # noqa: E402
 from pathlib import Path  # noqa: E402
-from typing import TYPE_CHECKING, Annotated, Literal  # noqa: E402
+from typing import TYPE_CHECKING, Annotated  # noqa: E402
 
 import tyro  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
 
-from trainer.config import PRESETS, Config, read_config  # noqa: E402
+from trainer.config import PRESETS, Config, PresetName, read_config  # noqa: E402
 from trainer.formats import read_json  # noqa: E402
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Fit:
     """Folder in the nnU-Net v2 raw format."""
     out: Path
     """Folder of the run; new or empty, unless --resume."""
-    preset: Literal["interactive", "paper", "supervised"] | None = None
+    preset: PresetName | None = None
     """Where it is not given: interactive for strokes, supervised for dense labels."""
     validation: Path | None = None
     """Dataset with dense labels; the weights that do best on it are kept."""

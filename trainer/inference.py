@@ -1,7 +1,9 @@
-"""Prediction of slices: the whole slice at once, or a sliding window where it is large.
+"""Prediction of slices and volumes: a slice at once where it is not large, all else through a sliding window.
 
-B batch · C channels · D H W space · K classes
+B batch · C channels · K classes · space is (H, W) or (D, H, W)
 """
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +15,8 @@ PIXELS = 512 * 512  # of a slice that is predicted at once; larger ones go throu
 
 
 @torch.no_grad()
-def slice_probabilities(network: nn.Module, image: Tensor, config: Config) -> Tensor:
-    """Normalised slices (B, C, H, W) -> float32 probabilities (B, K, H, W) on the processor, in evaluation mode."""
+def probabilities_of(network: nn.Module, image: Tensor, config: Config) -> Tensor:
+    """Normalised (B, C, *space) -> float32 probabilities (B, K, *space) on the processor, in evaluation mode."""
     device = next(network.parameters()).device
     training = network.training
     network.eval()
@@ -28,13 +30,24 @@ def slice_probabilities(network: nn.Module, image: Tensor, config: Config) -> Te
 def predict(network: nn.Module, image: Tensor, config: Config) -> Tensor:
     if config.view == "resize":
         return resized(network, image, config)
+    if len(config.patch) == 3:
+        return windowed(network, image, config.patch, overlap=0.5)
     if image.shape[-2] * image.shape[-1] <= PIXELS:
         return softmax_of(network, image)
+    return windowed(network, image, [min(2 * n, size) for n, size in zip(config.patch, image.shape[2:], strict=True)])
+
+
+def windowed(network: nn.Module, image: Tensor, window: Sequence[int], overlap: float = 0.25) -> Tensor:
     from monai.inferers import sliding_window_inference  # here: it takes seconds to import
 
-    window = tuple(min(2 * side, length) for side, length in zip(config.patch, image.shape[-2:], strict=True))
     return sliding_window_inference(
-        image, window, 4, lambda x: softmax_of(network, x), overlap=0.25, mode="gaussian", padding_mode="reflect"
+        image,
+        window,
+        1 if len(window) == 3 else 4,
+        lambda x: softmax_of(network, x),
+        overlap=overlap,
+        mode="gaussian",
+        padding_mode="replicate",
     )
 
 

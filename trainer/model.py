@@ -1,27 +1,37 @@
 """Model: trained networks, their Config and the class names; predict, save, load.
 
-C channels · D H W space · K classes
+C channels · K classes · space is (H, W) or (D, H, W)
 """
 
 import dataclasses
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainer.batches import normalise
+from trainer.batches import items, normalise, wanted_spacing
 from trainer.config import Config, read_config, write_config
 from trainer.dataset import check_image
 from trainer.files import read_tensors, replacing, write_tensors
-from trainer.inference import slice_probabilities
+from trainer.inference import probabilities_of
 from trainer.machine import settled
-from trainer.networks import build
+from trainer.networks import build_for
+from trainer.resampling import resample_image, resample_probabilities
 
 ENSEMBLE = "ensemble"
 WEIGHTS, CHECKPOINT, CONFIG = "weights.safetensors", "checkpoint.safetensors", "config.json"
 Probabilities = dict[str, np.ndarray]  # name of a network, or "ensemble" -> float32 (K, *space)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An image as the networks see it: normalised, at the spacing of their training."""
+
+    items: Tensor  # (n, C, *space'): its slices, or the volume as one
+    space: tuple[int, ...]  # of an item as the image has it
 
 
 class Model:
@@ -37,16 +47,25 @@ class Model:
         for index, name in enumerate(config.names):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(config.seed + index)
-                network = build(name, channels, len(classes), size=config.size)
-            networks[name] = network.to(config.device, memory_format=torch.channels_last)
+                network = build_for(config, name, channels, len(classes))
+            networks[name] = network.to(config.device)
+            if len(config.patch) == 2:
+                networks[name].to(memory_format=torch.channels_last)
         return cls(networks, config, classes, channels)
 
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(self.networks)
 
-    def prepared(self, image: np.ndarray, name: str = "the image") -> Tensor:
-        """Raw intensities (C, *space) -> normalised slices (D, C, H, W), what `slice_probabilities` takes.
+    @property
+    def volumetric(self) -> bool:
+        """Whether the networks look at volumes; else at one slice at a time."""
+        return len(self.config.patch) == 3
+
+    def prepared(
+        self, image: np.ndarray, name: str = "the image", spacing: tuple[float, ...] | None = None
+    ) -> "Prepared":
+        """Raw intensities (C, *space), spacing in mm (None: that of the training) -> what `item_probabilities` takes.
 
         ValueError where the image has other channels than the networks were trained on, or is NaN or constant.
         """
@@ -56,25 +75,37 @@ class Model:
                 "choose an image like those they were trained on"
             )
         check_image(image, name)
-        stack = normalise(image, self.config.normalisation)
-        stack = stack if stack.ndim == 4 else stack[:, None]
-        return torch.from_numpy(np.ascontiguousarray(stack.transpose(1, 0, 2, 3)))
+        if self.volumetric and image.ndim < 4:
+            raise ValueError(f"{name} is 2-D, but the networks were trained on volumes; give them a stack")
+        space, image = image.shape[1:], normalise(image, self.config)
+        if self.config.spacing is not None and spacing is not None:
+            image = resample_image(image, spacing, wanted_spacing(spacing, self.config))
+        axes = len(self.config.patch)
+        return Prepared(items(image, axes), space[-axes:])
 
-    def slice_probabilities(self, prepared: Tensor, z: int, network: str = ENSEMBLE) -> Probabilities:
-        """Of slice z: float32 (K, H, W) for each network and their mean, the ensemble; or for one network alone."""
-        names, one = self.names if network == ENSEMBLE else (network,), prepared[z : z + 1]
-        each = {name: slice_probabilities(self.networks[name], one, self.config)[0].numpy() for name in names}
+    def item_probabilities(self, prepared: "Prepared", z: int, network: str = ENSEMBLE) -> Probabilities:
+        """Of slice z, or of the volume (z 0): float32 (K, *space) for each network and their mean, the ensemble; or
+        for one network alone."""
+        names, one = self.names if network == ENSEMBLE else (network,), prepared.items[z : z + 1]
+        each = {name: probabilities_of(self.networks[name], one, self.config)[0].numpy() for name in names}
+        each = {name: resample_probabilities(P, prepared.space) for name, P in each.items()}
         return {**each, ENSEMBLE: np.mean(list(each.values()), 0)} if network == ENSEMBLE else each
 
-    def stream(self, image: np.ndarray, network: str = ENSEMBLE, name: str = "the image") -> Iterator[Probabilities]:
-        """`slice_probabilities` of slice after slice; `name` is what an error calls the image."""
-        prepared = self.prepared(image, name)
-        return (self.slice_probabilities(prepared, z, network) for z in range(len(prepared)))
+    def stream(
+        self,
+        image: np.ndarray,
+        network: str = ENSEMBLE,
+        name: str = "the image",
+        spacing: tuple[float, ...] | None = None,
+    ) -> Iterator[Probabilities]:
+        """`item_probabilities` of slice after slice, or of the volume; `name` is what an error calls the image."""
+        prepared = self.prepared(image, name, spacing)
+        return (self.item_probabilities(prepared, z, network) for z in range(len(prepared.items)))
 
     def probabilities(self, image: np.ndarray, spacing: tuple[float, ...] | None = None) -> Probabilities:
-        """Image (C, *space) -> float32 (K, *space) for each network and the ensemble. Spacing is not used in 2-D."""
-        slices = list(self.stream(image))
-        return {n: np.stack([one[n] for one in slices], 1).reshape(-1, *image.shape[1:]) for n in slices[0]}
+        """Image (C, *space), spacing in mm -> float32 (K, *space) for each network and the ensemble."""
+        parts = list(self.stream(image, spacing=spacing))
+        return {n: np.stack([one[n] for one in parts], 1).reshape(-1, *image.shape[1:]) for n in parts[0]}
 
     def predict(
         self,
@@ -83,9 +114,10 @@ class Model:
         network: str = ENSEMBLE,
         name: str = "the image",
     ) -> np.ndarray:
-        """Image (C, *space) -> uint8 (*space) class ids, by one network or the ensemble."""
+        """Image (C, *space), spacing in mm -> uint8 (*space) class ids, by one network or the ensemble."""
         self.check_name(network)
-        labels = [one[network].argmax(0).astype(np.uint8) for one in self.stream(image, network, name)]
+        parts = self.stream(image, network, name, spacing)
+        labels = [one[network].argmax(0).astype(np.uint8) for one in parts]
         return np.stack(labels).reshape(image.shape[1:])
 
     def check_name(self, network: str) -> None:

@@ -5,6 +5,7 @@ B batch · C channels · K classes · every random number of iteration i comes f
 
 import csv
 import math
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -16,16 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainer.batches import Batches, Case
+from trainer.batches import Ahead, Batches, Case
 from trainer.config import Config, read_config, write_config
 from trainer.dataset import Sample, check_image, check_strokes
 from trainer.files import read_tensors, replacing, write_tensors
 from trainer.inference import autocast
-from trainer.machine import settled, side_by_side
+from trainer.machine import accelerated, batch_thread, settled, side_by_side
 from trainer.metrics import dice
 from trainer.model import CHECKPOINT, CONFIG, ENSEMBLE, WEIGHTS, Model
 from trainer.networks.blocks import seed_dropout
-from trainer.objectives import OBJECTIVES, Batch, simplex
+from trainer.objectives import OBJECTIVES, Batch, Logits, ema_update, new_teacher
 from trainer.propagation import Teacher, propagate
 
 Result = TypeVar("Result")
@@ -72,10 +73,14 @@ class Run:
         self.started, self.resume = started, resume
         check(self.samples, self.classes)
         check_grids([self.samples[0], *self.validation])
+        self.objective = OBJECTIVES[config.objective]
         self.teachers: dict[str, np.ndarray] = {}  # sample name -> float16 (K, *space), the propagated strokes
+        self._cases: dict[str, tuple[Sample, Case]] = {}  # sample name -> what was made of which sample
         self.model: Model | None = None
         self.iteration = 0
         self._stopped = False
+        self._going = threading.Event()
+        self._going.set()
         self._fresh: deque[list[Sample]] = deque(maxlen=1)  # new strokes, from another thread
         self._earlier = 0.0  # seconds trained before a resume
         self._best = -math.inf
@@ -83,6 +88,14 @@ class Run:
     def stop(self) -> None:
         """End kindly after the current step; from any thread. The model stays."""
         self._stopped = True
+        self._going.set()
+
+    def pause(self) -> None:
+        """Wait after the current step, with the clock; from any thread, until `go_on` or `stop`."""
+        self._going.clear()
+
+    def go_on(self) -> None:
+        self._going.set()
 
     def update(self, samples: Sequence[Sample]) -> None:
         """Go on with these samples from the next step; from any thread. ValueError where they cannot be used."""
@@ -92,58 +105,91 @@ class Run:
 
     def __iter__(self) -> Iterator[Progress]:
         self.begin()
-        with side_by_side(self.config) as self._map:
+        with side_by_side(self.config) as self._map, batch_thread(self.config) as self._pool:
             batches = yield from self.batches()
             while not self.finished:
                 if self._fresh:
                     self.samples = self._fresh.pop()
                     batches = yield from self.batches()
                 losses = self.step(batches[self.iteration])
+                values = finite(dict(zip(self.networks, losses.tolist(), strict=True)), self.iteration)
                 self.iteration += 1
-                yield self.record(losses)
+                yield self.record(values)
+                self.wait()
             self.finish()
 
-    def step(self, batch: Batch) -> dict[str, float]:
-        """One optimiser step of every network; the loss of each.
+    def wait(self) -> None:
+        """While the run is paused; that time is not of its budget."""
+        begun = time.monotonic()
+        if not self._going.wait(0):
+            self._going.wait()
+            self.started += time.monotonic() - begun
+            self._last_step = time.monotonic()
+
+    def step(self, batch: Batch) -> Tensor:
+        """One optimiser step of every network; the loss of each, (networks,) on the device: nothing here waits for it.
 
         The networks meet only in the objective: down to the logits the gradient is common, from there each goes its
-        own way, so that they can run side by side.
+        own way, so that they can run side by side. A network whose gradient is not finite stays as it is, and its loss
+        says so.
         """
         config, progress = self.config, self.fraction
-        mix = simplex(len(self.networks), np.random.default_rng([config.seed, self.iteration, 2]))
-        batch = Batch(*(part if part is None else part.to(config.device) for part in batch))
+        batch = Batch(*(part if part is None else part.to(config.device, non_blocking=True) for part in batch))
         outputs = self.each(lambda name: self.forward(name, batch.image))
-        logits = {name: output.detach().requires_grad_() for name, output in outputs.items()}  # (B, K, *space)
-        losses = OBJECTIVES[config.objective](logits, batch, config, mix, progress)
-        values = finite({name: loss.item() for name, loss in losses.items()}, self.iteration)
+        logits = {name: leaf(output) for name, output in outputs.items()}  # (B, K, *space), or a list of scales
+        losses = self.losses(logits, batch, progress)
         sum(losses.values()).backward()
-        self.each(lambda name: self.descend(name, outputs[name], logits[name].grad, progress))
-        return values
+        norms = self.each(lambda name: self.descend(name, outputs[name], logits[name], progress))
+        values = [loss.detach().where(norms[name].isfinite(), math.nan) for name, loss in losses.items()]
+        return torch.stack(values)
+
+    def losses(self, logits: Logits, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """What the objective says of each network; first its mean teacher looks at the batch, where it has one."""
+        rng = np.random.default_rng([self.config.seed, self.iteration, 2])
+        mix = self.objective.mix(len(self.networks), rng)
+        teachers = {}
+        if self.objective.mean_teacher is not None:
+            with autocast(self.config, batch.image.device):
+                views = {name: self.objective.mean_teacher(net, batch, rng) for name, net in self.averages.items()}
+            teachers = {"teachers": views}
+        return self.objective.loss(logits, batch, self.config, mix, progress, **teachers)
 
     def each(self, work: Callable[[str], Result]) -> dict[str, Result]:
         return dict(zip(self.networks, self._map(work, self.networks), strict=True))
 
-    def forward(self, name: str, image: Tensor) -> Tensor:
-        network = self.networks[name]
-        seed_dropout(network, self.config.seed * 1_000_003 + self.iteration)
+    def forward(self, name: str, image: Tensor) -> Tensor | list[Tensor]:
+        if self.config.speedup != "graphs":  # their dropout draws from the device's generator
+            seed_dropout(self.networks[name], self.config.seed * 1_000_003 + self.iteration)
         with autocast(self.config, image.device):
-            return network(image)
+            return self.calls[name](image)
 
-    def descend(self, name: str, output: Tensor, gradient: Tensor, progress: float) -> None:
-        """One step of a network along the gradient of its output."""
-        optimiser = self.optimisers[name]
+    def descend(
+        self, name: str, output: Tensor | list[Tensor], logits: Tensor | list[Tensor], progress: float
+    ) -> Tensor:
+        """One step of a network along the gradient of its output; the norm of its gradient."""
+        network, optimiser = self.networks[name], self.optimisers[name]
         self.set_rate(name, progress)
         optimiser.zero_grad()
-        output.backward(gradient)
-        if self.config.clip is not None:
-            nn.utils.clip_grad_norm_(self.networks[name].parameters(), self.config.clip)
+        asked = [
+            (out, leaf.grad) for out, leaf in zip(flat(output), flat(logits), strict=True) if leaf.grad is not None
+        ]
+        torch.autograd.backward(*zip(*asked, strict=True))
+        if self.iteration < self.config.frozen:
+            freeze(network)
+        limit = math.inf if self.config.clip is None else self.config.clip
+        norm = nn.utils.clip_grad_norm_(network.parameters(), limit)
+        optimiser.found_inf = (~norm.isfinite()).float()  # the fused optimisers then leave the weights alone
         optimiser.step()
+        if name in self.averages:
+            ema_update(self.averages[name], network, self.iteration)
+        return norm
 
     def set_rate(self, name: str, progress: float) -> None:
-        """Poly decay of every network's rate, but for a UNet's where the config says so."""
+        """Decay of every network's rate, but for a UNet's where the config says so."""
         decays = self.config.unet_rate_decays or not name.startswith("unet")
+        rate = learning_rate(self.config, progress, self.iteration) if decays else self.config.learning_rate
         for group in self.optimisers[name].param_groups:
-            group["lr"] = self.config.learning_rate * ((1 - progress) ** 0.9 if decays else 1.0)
+            group["lr"] = rate
 
     # ---- time ----
 
@@ -177,6 +223,8 @@ class Run:
         self.model = Model.new(self.config, self.classes, self.samples[0].image.shape[0])
         self.networks = self.model.networks
         self.optimisers = {name: new_optimiser(net, self.config) for name, net in self.networks.items()}
+        self.averages = {name: new_teacher(net) for name, net in self.networks.items() if self.objective.mean_teacher}
+        self.calls = {name: accelerated(net, self.config) for name, net in self.networks.items()}
         for network in self.networks.values():
             network.train()
         self._history: list[list[float]] = []
@@ -185,16 +233,27 @@ class Run:
         if self.folder is not None:
             self.open_folder()
 
-    def batches(self) -> Generator[Progress, None, Batches]:
-        """Prepare the samples, a Progress for each that was propagated; returns the Batches."""
+    def batches(self) -> Generator[Progress, None, Batches | Ahead]:
+        """Prepare the samples, a Progress for each that was propagated; returns the batches by iteration."""
         cases = []
         for sample in self.samples:
-            teacher = self.taught(sample)
-            cases.append(Case.of(sample, teacher, self.config))
-            if teacher is not None:
+            case, propagated = self.prepared(sample)
+            cases.append(case)
+            if propagated:
                 yield self.progress({}, stage="propagation")
         self._last_step = time.monotonic()
-        return Batches(cases, self.config)
+        batches = Batches(cases, self.config)
+        return batches if self._pool is None else Ahead(batches, self._pool, self.config.device.startswith("cuda"))
+
+    def prepared(self, sample: Sample) -> tuple[Case, bool]:
+        """The sample as tensors, and whether its strokes were propagated for it; what has not changed stays."""
+        before, case = self._cases.get(sample.name, (None, None))
+        if before is not None and before.image is sample.image and np.array_equal(before.target, sample.target):
+            return case, False
+        teacher = self.taught(sample)
+        case = Case.of(sample, teacher, self.config)
+        self._cases[sample.name] = sample, case
+        return case, teacher is not None
 
     def taught(self, sample: Sample) -> Teacher | None:
         if not self.config.propagation:
@@ -273,7 +332,8 @@ class Run:
         """ValueError where the folder's run cannot go on as this one."""
         config, classes, channels = read_config(self.folder / CONFIG)
         pairs = {
-            name: (getattr(config, name), getattr(self.config, name)) for name in ("networks", "size", "optimiser")
+            name: (getattr(config, name), getattr(self.config, name))
+            for name in ("networks", "size", "optimiser", "objective")
         }
         pairs |= {"classes": (classes, self.classes), "channels": (channels, self.model.channels)}
         for name, (before, now) in pairs.items():
@@ -287,6 +347,8 @@ class Run:
         """
         begun = time.monotonic()
         state = self.model.state()
+        for name, average in self.averages.items():
+            state |= {f"average/{name}/{key}": value for key, value in average.state_dict().items()}
         for name, optimiser in self.optimisers.items():
             for index, values in optimiser.state_dict()["state"].items():
                 state |= {f"optimiser/{name}/{index}/{k}": v for k, v in values.items() if isinstance(v, Tensor)}
@@ -302,8 +364,11 @@ class Run:
         state, note = read_tensors(file)
         self.iteration, self._earlier = int(note["iteration"]), float(note["seconds"])
         self.model.load_state(state, file)
+        for name, average in self.averages.items():
+            prefix = f"average/{name}/"
+            average.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
         for name, optimiser in self.optimisers.items():
-            optimiser.load_state_dict(optimiser_state(optimiser, state, f"optimiser/{name}/"))
+            load_optimiser(optimiser, state, f"optimiser/{name}/")
         self._history = read_history(self.folder / HISTORY, self.iteration)
         if self.validation and (self.folder / BEST).is_file():
             self._best_state, best = read_tensors(self.folder / BEST)
@@ -341,21 +406,52 @@ def check_grids(samples: Sequence[Sample]) -> None:
             )
 
 
+def learning_rate(config: Config, progress: float, iteration: int) -> float:
+    """Of a step, `progress` 0..1 of the run."""
+    if config.schedule == "cosine":
+        t = iteration / config.period if config.period else progress
+        return config.final_rate + (config.learning_rate - config.final_rate) * (1 + math.cos(math.pi * t)) / 2
+    return config.learning_rate * ((1 - progress) ** 0.9 if config.schedule == "poly" else 1.0)
+
+
 def new_optimiser(network: nn.Module, config: Config) -> torch.optim.Optimizer:
+    parameters, shared = list(network.parameters()), {"weight_decay": config.weight_decay, "fused": True}
     if config.optimiser == "sgd":
         return torch.optim.SGD(
-            network.parameters(), config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
+            parameters, config.learning_rate, momentum=config.momentum, nesterov=config.nesterov, **shared
         )
-    return torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=config.weight_decay)
+    return torch.optim.AdamW(parameters, config.learning_rate, **shared)
 
 
-def optimiser_state(optimiser: torch.optim.Optimizer, state: dict[str, Tensor], prefix: str) -> dict:
-    """The state_dict of an optimiser, rebuilt from the tensors "<prefix><index>/<key>" of a checkpoint."""
+def freeze(network: nn.Module) -> None:
+    """Take the gradients of Swin-UMamba's encoder away, but for those of its patch embedding."""
+    for name, parameter in network.named_parameters():
+        if name.startswith("vssm_encoder.") and "patch_embed" not in name:
+            parameter.grad = None
+
+
+def leaf(output: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
+    """Where the common part of the gradient ends."""
+    return [leaf(each) for each in output] if isinstance(output, list) else output.detach().requires_grad_()
+
+
+def flat(output: Tensor | list[Tensor]) -> list[Tensor]:
+    return output if isinstance(output, list) else [output]
+
+
+def load_optimiser(optimiser: torch.optim.Optimizer, state: dict[str, Tensor], prefix: str) -> None:
+    """From the tensors "<prefix><index>/<key>" of a checkpoint."""
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
     values: dict[int, dict[str, Tensor]] = {}
     for name in filter(lambda name: name.startswith(prefix), state):
         index, key = name.removeprefix(prefix).split("/")
-        values.setdefault(int(index), {})[key] = state[name]
-    return {**optimiser.state_dict(), "state": values}
+        values.setdefault(int(index), {})[key] = laid_out_like(parameters[int(index)], state[name])
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": values})
+
+
+def laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
+    """The value in the parameter's memory format: the fused optimisers walk through both side by side."""
+    return torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
 
 
 def finite(losses: dict[str, float], iteration: int) -> dict[str, float]:

@@ -10,7 +10,7 @@ import torch
 from toys import CLASSES, QUICK, disc, scribbled_disc
 
 from trainer.config import PRESETS, Config
-from trainer.inference import slice_probabilities
+from trainer.inference import probabilities_of
 from trainer.machine import settled
 from trainer.model import Model
 from trainer.networks.scan import kernel_name
@@ -60,7 +60,7 @@ def test_prediction_leaves_the_networks_in_training(model: Model) -> None:
 def test_a_slice_of_a_stack_is_what_the_stack_gives(model: Model) -> None:
     stack = np.stack([disc(seed=z)[0] for z in range(3)])[None]
     whole = model.probabilities(stack)
-    one = model.slice_probabilities(model.prepared(stack), 1)
+    one = model.item_probabilities(model.prepared(stack), 1)
     for name in one:
         np.testing.assert_allclose(one[name], whole[name][:, 1], atol=1e-6)
 
@@ -68,9 +68,9 @@ def test_a_slice_of_a_stack_is_what_the_stack_gives(model: Model) -> None:
 def test_a_large_image_goes_through_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
     """A network that looks at one pixel at a time cannot tell a window from the whole."""
     network, image = torch.nn.Conv2d(1, 3, 1), torch.randn(1, 1, 150, 70)
-    whole = slice_probabilities(network, image, settled(QUICK))
+    whole = probabilities_of(network, image, settled(QUICK))
     monkeypatch.setattr("trainer.inference.PIXELS", 80 * 80)
-    torch.testing.assert_close(slice_probabilities(network, image, settled(QUICK)), whole)
+    torch.testing.assert_close(probabilities_of(network, image, settled(QUICK)), whole)
 
 
 def test_other_channels_are_refused(model: Model) -> None:

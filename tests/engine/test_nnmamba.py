@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from trainer.files import read_tensors, write_tensors
 from trainer.losses import dice_loss, one_hot
-from trainer.networks import NETWORKS_3D, SIZES, build
+from trainer.networks import CLASSIFIERS, NETWORKS, SIZES, build
 from trainer.networks.blocks import Conv3d, pad_to_multiple
 from trainer.networks.nnmamba import MambaLayer, NnMambaEncoder, NnMambaSeg
 
-EVERY = pytest.mark.parametrize("name", NETWORKS_3D)
+KINDS = {"nnmamba": NETWORKS["nnmamba"], **CLASSIFIERS}
+EVERY = pytest.mark.parametrize("name", KINDS)
 TINY = {"width": 8, "blocks": 3}  # three blocks: two of them share a Mamba layer
 
 
@@ -46,7 +47,7 @@ def without_gradient(network: nn.Module, image: Tensor) -> list[str]:
 @EVERY
 @pytest.mark.parametrize("size", SIZES)
 def test_every_network_has_every_size(name: str, size: str) -> None:
-    assert isinstance(build(name, 1, 2, size), NETWORKS_3D[name])
+    assert isinstance(build(name, 1, 2, size), KINDS[name])
 
 
 @EVERY

@@ -4,6 +4,7 @@ import dataclasses
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from trainer.config import Config
 from trainer.dataset import IGNORE, save_dataset
 from trainer.files import read_tensors
 from trainer.model import Model
+from trainer.objectives import OBJECTIVES, Objective
 from trainer.run import Run
 
 
@@ -303,3 +305,96 @@ def test_images_that_do_not_go_together_are_refused() -> None:
         Run([dataclasses.replace(sample, target=sample.target[:30])], QUICK, CLASSES)
     with pytest.raises(ValueError, match="'disc'"):
         Run([sample, sample], QUICK, CLASSES)
+
+
+def test_what_does_not_speed_up_here_is_said_and_left(caplog: pytest.LogCaptureFixture) -> None:
+    plain = trained(Run([scribbled_disc()], QUICK, CLASSES))
+    run = trained(Run([scribbled_disc()], dataclasses.replace(QUICK, speedup="graphs"), CLASSES))
+    assert "CUDA graphs need a CUDA device" in caplog.text and run.iteration == plain.iteration
+
+
+def test_a_compiled_network_learns_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr("torch.compile", lambda network: lambda image: calls.append(1) or network(image))
+    plain = trained(Run([scribbled_disc()], QUICK, CLASSES))
+    compiled = trained(Run([scribbled_disc()], dataclasses.replace(QUICK, speedup="compile"), CLASSES))
+    assert len(calls) == 3 * (QUICK.iterations + 1)  # once more each, to see whether it works
+    assert compiled.iteration == plain.iteration
+
+
+def test_learning_rates_by_hand() -> None:
+    from trainer.run import learning_rate
+
+    poly = dataclasses.replace(QUICK, learning_rate=1.0)
+    assert learning_rate(poly, 0.5, 0) == pytest.approx(0.5**0.9)
+    assert learning_rate(dataclasses.replace(poly, schedule="constant"), 0.5, 0) == 1.0
+    cosine = dataclasses.replace(poly, schedule="cosine", final_rate=0.1)
+    assert [learning_rate(cosine, p, 0) for p in (0, 0.5, 1)] == pytest.approx([1.0, 0.55, 0.1])
+    again = dataclasses.replace(cosine, period=50)  # down in 50 iterations, and up again
+    assert [learning_rate(again, 0, i) for i in (0, 50, 100)] == pytest.approx([1.0, 0.1, 1.0])
+
+
+def test_the_encoder_of_swin_umamba_waits_while_it_is_frozen() -> None:
+    config = dataclasses.replace(
+        QUICK, networks=("swin_umamba_d",), objective="supervised", propagation=False, frozen=2, iterations=3
+    )
+    run = Run([dense_disc()], config, CLASSES)
+    moved, before = [], {}
+    for progress in run:
+        now = {k: v.clone() for k, v in run.networks["swin_umamba_d"].named_parameters()}
+        if progress.iteration > 1:
+            moved.append({k for k, v in now.items() if not torch.equal(v, before[k])})
+        before = now
+    encoder = {k for k in now if k.startswith("vssm_encoder.") and "patch_embed" not in k}
+    assert not moved[0] & encoder and moved[0] and moved[1] & encoder
+
+
+def test_a_gradient_that_is_no_number_leaves_the_weights_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = dataclasses.replace(QUICK, networks=("unet",), objective="supervised", propagation=False)
+    run = Run([dense_disc()], config, CLASSES)
+    steps = iter(run)
+    next(steps)
+    before = {k: v.clone() for k, v in run.networks["unet"].named_parameters()}
+    broken = Objective(lambda logits, *_: {"unet": logits["unet"].sum() * float("nan")})
+    monkeypatch.setattr(run, "objective", broken)
+    with pytest.raises(FloatingPointError, match="unet became nan at iteration 1"):
+        next(steps)
+    assert all(torch.equal(v, before[k]) for k, v in run.networks["unet"].named_parameters())
+
+
+@pytest.mark.parametrize("objective", [name for name, o in OBJECTIVES.items() if o.decoders == 1])
+def test_every_objective_learns_a_disc(objective: str) -> None:
+    networks = ("unet", "unet") if OBJECTIVES[objective].networks_at_least == 2 else ("unet",)
+    config = dataclasses.replace(
+        QUICK, networks=networks, objective=objective, iterations=40, batch=4, propagation=False
+    )
+    run = trained(Run([scribbled_disc()], config, CLASSES))
+    image, truth = disc(seed=7)
+    found = run.model.predict(image[None])
+    assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.6
+
+
+def test_a_mean_teacher_resumes_too(tmp_path: Path) -> None:
+    config = dataclasses.replace(QUICK, networks=("unet",), objective="ustm")
+    undisturbed = trained(Run([scribbled_disc()], config, CLASSES, folder=tmp_path / "a"))
+    run = Run([scribbled_disc()], config, CLASSES, folder=tmp_path / "b")
+    for progress in run:
+        if progress.iteration == 3:
+            run.save_checkpoint()
+            break
+    resumed = trained(Run([scribbled_disc()], config, CLASSES, folder=tmp_path / "b", resume=True))
+    assert same_weights(undisturbed.model, resumed.model)
+
+
+def test_a_paused_run_waits_and_its_clock_too() -> None:
+    run = Run([scribbled_disc()], dataclasses.replace(QUICK, iterations=None, minutes=1.0), CLASSES)
+    steps = iter(run)
+    next(steps), next(steps)
+    run.pause()
+    threading.Timer(0.5, run.go_on).start()
+    before, begun = run.seconds, time.monotonic()
+    next(steps)
+    assert run.seconds - before < time.monotonic() - begun - 0.4
+    run.pause()
+    run.stop()
+    assert list(steps) == []  # who stops does not wait

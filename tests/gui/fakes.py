@@ -26,6 +26,7 @@ class FakeProgress:
 class FakeModel:
     """Calls class 1 whatever is brighter than the mean of the whole image."""
 
+    volumetric = False
     names = ("unet", "swinunet")
     classes = CLASSES
 
@@ -33,11 +34,11 @@ class FakeModel:
         self.looked_at: list[int] = []
         self.saved: Path | None = None
 
-    def prepared(self, image: np.ndarray, name: str) -> np.ndarray:
+    def prepared(self, image: np.ndarray, name: str, spacing: object = None) -> np.ndarray:
         stack = image if image.ndim == 4 else image[:, None]
         return stack[0] > stack[0].mean()  # (D, H, W)
 
-    def slice_probabilities(self, prepared: np.ndarray, z: int) -> dict[str, np.ndarray]:
+    def item_probabilities(self, prepared: np.ndarray, z: int) -> dict[str, np.ndarray]:
         self.looked_at.append(z)
         probabilities = np.stack([~prepared[z], prepared[z]]).astype(np.float32)
         return dict.fromkeys((*self.names, "ensemble"), probabilities)
@@ -51,10 +52,20 @@ class FakeRun:
 
     def __init__(self, samples: Sequence[Sample], config: Config, classes: Sequence[str]) -> None:
         self.samples, self.config, self.classes = samples, config, classes
-        self.model, self.teachers, self.stopped, self.iteration = FakeModel(), {}, False, 0
+        self.model, self.teachers, self.iteration = FakeModel(), {}, 0
+        self.stopped = self.paused = False
 
     def stop(self) -> None:
         self.stopped = True
+
+    def pause(self) -> None:
+        self.paused = True
+
+    def go_on(self) -> None:
+        self.paused = False
+
+    def update(self, samples: Sequence[Sample]) -> None:
+        self.samples = list(samples)
 
     def __iter__(self) -> Iterator[FakeProgress]:
         for sample in self.samples:

@@ -1,6 +1,6 @@
 """The Session without a window: states, order of events, errors, and what becomes of late answers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +9,18 @@ import pytest
 from fakes import CLASSES, CONFIG, FakeModel, FakeProgress, FakeRun, Later, disc_sample, on_the_spot
 
 from napari_scribblemamba._session import Prediction, Session, stroke_accuracy
-from trainer.dataset import IGNORE, load_dataset
+from trainer.config import Config
+from trainer.dataset import IGNORE, Sample, load_dataset
+
+
+class CheckedRun(FakeRun):
+    """Looks at its samples as the real one does."""
+
+    def __init__(self, samples: Sequence[Sample], config: Config, classes: Sequence[str]) -> None:
+        from trainer.run import check
+
+        check(samples, classes)
+        super().__init__(samples, config, classes)
 
 
 def ticking() -> Callable[[], float]:
@@ -94,7 +105,7 @@ def test_stop_before_the_run_exists_trains_nothing() -> None:
     ],
 )
 def test_bad_input_arrives_as_a_message_and_train_works_again(change: Callable, message: str) -> None:
-    session, said = make_session()
+    session, said = make_session(make_run=CheckedRun)
     session.train([change(disc_sample())], CLASSES, CONFIG)
     assert session.state == "idle"
     with pytest.raises(ValueError, match=message):
@@ -213,3 +224,39 @@ def test_a_run_closed_before_its_thread_began_does_not_train() -> None:
     session.close()
     later.finish()
     assert not [p for p in said if isinstance(p, FakeProgress)]
+
+
+def test_pause_waits_and_resume_goes_on() -> None:
+    later = Later()
+    session, said = make_session(later)
+    session.train([disc_sample()], CLASSES, CONFIG)
+    later.step()
+    session.pause()
+    assert session.state == "paused" and session._run.paused
+    session.resume()
+    assert session.state == "training" and not session._run.paused
+    later.finish()
+    assert [s for s in said if isinstance(s, str)][:4] == ["training", "paused", "training", "idle"]
+
+
+def test_a_paused_training_can_be_stopped() -> None:
+    later = Later()
+    session, _ = make_session(later)
+    session.train([disc_sample()], CLASSES, CONFIG)
+    for _ in range(4):
+        later.step()
+    session.pause()
+    session.stop()
+    assert session.state == "stopping"
+    later.finish()
+    assert session.state == "idle" and session.model is not None
+
+
+def test_new_strokes_go_to_the_run_and_are_what_is_predicted() -> None:
+    later = Later()
+    session, _ = make_session(later)
+    session.train([disc_sample()], CLASSES, CONFIG)
+    later.step()
+    more = replace(disc_sample(), target=np.zeros((32, 32), np.uint8))
+    session.update([more])
+    assert session._run.samples == [more] == session._samples

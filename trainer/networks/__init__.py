@@ -1,11 +1,12 @@
 """The networks: one table, one contract.
 
-Each takes (B, in_channels, H, W) with any H and W >= 1 and returns logits (B, classes, H, W). State-dict keys are
-those of the official code.
+Each takes (B, in_channels, *space) with any space and returns logits (B, classes, *space), or while it trains with
+deep supervision a list of them, finest first. State-dict keys are those of the official code.
 """
 
 from torch import nn
 
+from trainer.config import Config
 from trainer.networks.mambaunet import MambaUNet
 from trainer.networks.nnmamba import NnMambaEncoder, NnMambaSeg
 from trainer.networks.swinumamba import SwinUMamba, SwinUMambaD
@@ -23,13 +24,18 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "vmunet": VMUNet,
     "swin_umamba": SwinUMamba,
     "swin_umamba_d": SwinUMambaD,
+    "nnmamba": NnMambaSeg,  # for landmarks, a class is a landmark
 }
 
-# Volumes (B, in_channels, D, H, W) in; the training loop works slice by slice, so that these are a table apart.
-NETWORKS_3D: dict[str, type[nn.Module]] = {
-    "nnmamba": NnMambaSeg,  # logits (B, classes, D, H, W); for landmarks, a class is a landmark
-    "nnmamba_cls": NnMambaEncoder,  # logits (B, classes)
+CLASSIFIERS: dict[str, type[nn.Module]] = {"nnmamba_cls": NnMambaEncoder}  # (B, in_channels, D, H, W) -> (B, classes)
+
+AXES: dict[str, tuple[int, ...]] = {  # of space that a network can have; 2 where it is not named
+    "umamba_bot": (2, 3),
+    "umamba_enc": (2, 3),
+    "nnmamba": (3,),
+    "nnmamba_cls": (3,),
 }
+DEEP = ("umamba_bot", "umamba_enc", "swin_umamba", "swin_umamba_d", "nnmamba")  # have layers for deep supervision
 
 SIZES: dict[str, dict[str, dict[str, object]]] = {
     "official": {
@@ -98,14 +104,35 @@ SIZES: dict[str, dict[str, dict[str, object]]] = {
 
 
 def build(name: str, in_channels: int, classes: int, size: str = "official", **overrides: object) -> nn.Module:
-    """A new network of NETWORKS or NETWORKS_3D; a numbered name ("unet2") builds what the bare one does.
+    """A new network of NETWORKS or CLASSIFIERS; a numbered name ("unet2") builds what the bare one does.
 
     size: a key of SIZES; overrides: arguments of the network's constructor, over those of the size.
     """
-    family = name.rstrip("0123456789")
-    known = NETWORKS | NETWORKS_3D
-    if family not in known:
+    known = NETWORKS | CLASSIFIERS
+    if family(name) not in known:
         raise ValueError(f"no network is called {name!r}; known are {', '.join(known)}, also with a number behind")
     if size not in SIZES:
         raise ValueError(f"no size is called {size!r}; known are {', '.join(SIZES)}")
-    return known[family](in_channels, classes, **SIZES[size][family] | overrides)
+    return known[family(name)](in_channels, classes, **SIZES[size][family(name)] | overrides)
+
+
+def build_for(config: Config, name: str, in_channels: int, classes: int) -> nn.Module:
+    """The network of that name as a run needs it: along the axes of its patch, by its plan, with its heads.
+
+    ValueError for a network that cannot read such patches.
+    """
+    kind, axes = family(name), len(config.patch)
+    if axes not in AXES.get(kind, (2,)):
+        have = " or ".join(map(str, AXES.get(kind, (2,))))
+        raise ValueError(f"{kind} takes patches of {have} axes, got {config.patch}; choose another patch or network")
+    asked: dict[str, object] = {}
+    if config.deep_supervision and kind in DEEP:
+        asked["deep_supervision"] = True
+    if kind.startswith("umamba"):
+        asked |= {"dim": axes} | {k: getattr(config, k) for k in ("strides", "kernels") if getattr(config, k)}
+    return build(name, in_channels, classes, config.size, **asked)
+
+
+def family(name: str) -> str:
+    """ "unet2" -> "unet"."""
+    return name.rstrip("0123456789")

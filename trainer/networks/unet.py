@@ -116,3 +116,42 @@ class UNet(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         H, W = image.shape[-2:]
         return self.decoder(self.encoder(pad_to_multiple(image, self.multiple)))[..., :H, :W]
+
+
+class ChannelDropout(Dropout):
+    """Whole channels at a time."""
+
+    def mask_shape(self, x: Tensor) -> torch.Size:
+        return torch.Size([*x.shape[:2], *[1] * (x.dim() - 2)])
+
+
+class TwoDecoderUNet(nn.Module):
+    """UNet whose second decoder sees the features with half of their channels gone: UNet_CCT of WSL4MIS.
+
+    (B, in_channels, H, W) -> logits (B, classes, H, W) of the main decoder; while training, a list of both decoders'.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        classes: int,
+        widths: Sequence[int] = (16, 32, 64, 128, 256),
+        dropout: Sequence[float] = (0.05, 0.1, 0.2, 0.3, 0.5),
+        feature_dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        if len(dropout) != len(widths):
+            raise ValueError(f"dropout must have one value for each of the {len(widths)} widths, got {len(dropout)}")
+        self.encoder = Encoder(in_channels, widths, dropout)
+        self.main_decoder = Decoder(widths, classes)
+        self.aux_decoder1 = Decoder(widths, classes)
+        self.feature_dropout = ChannelDropout(feature_dropout)
+        self.multiple = 2 ** (len(widths) - 1)
+
+    def forward(self, image: Tensor) -> Tensor | list[Tensor]:
+        H, W = image.shape[-2:]
+        features = self.encoder(pad_to_multiple(image, self.multiple))
+        main = self.main_decoder(features)[..., :H, :W]
+        if not self.training:
+            return main
+        return [main, self.aux_decoder1([self.feature_dropout(x) for x in features])[..., :H, :W]]
