@@ -17,6 +17,7 @@ TITLES = {
     "swin_umamba": "Swin-UMamba",
     "swin_umamba_d": "Swin-UMamba†",
     "nnmamba": "nnMamba (3-D)",
+    "unet_cct": "UNet, two decoders",
 }
 COLUMNS = 2  # of network boxes
 HINTS = {

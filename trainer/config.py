@@ -9,7 +9,16 @@ from typing import Annotated, Any, Literal, get_args
 from tyro.conf import Suppress
 
 NetworkName = Literal[
-    "unet", "swinunet", "mambaunet", "umamba_bot", "umamba_enc", "vmunet", "swin_umamba", "swin_umamba_d", "nnmamba"
+    "unet",
+    "swinunet",
+    "mambaunet",
+    "umamba_bot",
+    "umamba_enc",
+    "vmunet",
+    "swin_umamba",
+    "swin_umamba_d",
+    "nnmamba",
+    "unet_cct",
 ]
 ObjectiveName = Literal[
     "cross_teaching",  # Weak-Mamba-UNet

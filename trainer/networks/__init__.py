@@ -12,7 +12,7 @@ from trainer.networks.nnmamba import NnMambaEncoder, NnMambaSeg
 from trainer.networks.swinumamba import SwinUMamba, SwinUMambaD
 from trainer.networks.swinunet import SwinUNet
 from trainer.networks.umamba import UMambaBot, UMambaEnc
-from trainer.networks.unet import UNet
+from trainer.networks.unet import TwoDecoderUNet, UNet
 from trainer.networks.vmunet import VMUNet
 
 NETWORKS: dict[str, type[nn.Module]] = {
@@ -25,6 +25,7 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "swin_umamba": SwinUMamba,
     "swin_umamba_d": SwinUMambaD,
     "nnmamba": NnMambaSeg,  # for landmarks, a class is a landmark
+    "unet_cct": TwoDecoderUNet,
 }
 
 CLASSIFIERS: dict[str, type[nn.Module]] = {"nnmamba_cls": NnMambaEncoder}  # (B, in_channels, D, H, W) -> (B, classes)
@@ -50,6 +51,7 @@ SIZES: dict[str, dict[str, dict[str, object]]] = {
         "swin_umamba_d": {},
         "nnmamba": {},
         "nnmamba_cls": {},
+        "unet_cct": {},
     },
     "small": {  # a laptop trains three of them at 128 pixels several times a second
         "unet": {"widths": (16, 32, 64, 128), "dropout": (0.0, 0.0, 0.05, 0.1)},
@@ -99,6 +101,7 @@ SIZES: dict[str, dict[str, dict[str, object]]] = {
         },
         "nnmamba": {"width": 16, "blocks": 2},
         "nnmamba_cls": {"width": 16, "blocks": 2},
+        "unet_cct": {"widths": (16, 32, 64, 128), "dropout": (0.0, 0.0, 0.05, 0.1)},
     },
 }
 
