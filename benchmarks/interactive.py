@@ -1,0 +1,423 @@
+"""How good, how soon: Dice against seconds for each contestant, from the same strokes, in the same run.
+
+    python -m benchmarks.interactive --quick                          three images, 15 s each: about five minutes
+    python -m benchmarks.interactive --modality em --minutes 1        one kind of image
+    python -m benchmarks.interactive --full --half reporting          the whole matrix: many hours; --resume goes on
+
+Two tasks. fill-in: the images that were drawn on, one training each. transfer: images of other people, on which nobody
+drew, after one training on `--drawn` images. The score is the mean Dice of the objects' classes, of a volume in 3-D.
+Who competes stands in contestants.py; which images are for tuning and which for reporting, in images.py.
+
+Writes FILE.json, by default benchmarks/results/interactive-<date>-<half>.json, after every image, and plots beside it:
+    entries   one curve each: task, modality, budget, minutes, images (drawn on), taught (their names), seed, case,
+              contestant, answer, drawing (seconds of the simulated annotator, null for an expert's strokes), and
+              points [[wall, cpu, dice], ...]
+    summary   for each panel and answer, at each time: mean, median, and a 95 % interval of the mean (bootstrap over
+              cases, of each case the mean over seeds); only where every case has an answer by then
+    behind    for each panel and rival: when, and by how much, the median of what we show is below the rival's
+"""
+
+import datetime
+import json
+import os
+import platform
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Column, Table
+
+from benchmarks.contestants import FILL_IN, TRANSFER, Look, Watch, Work, warm_up
+from benchmarks.images import MODALITIES, Case, Half, Modality, cases, drawn, transferred
+from trainer import Sample
+from trainer.dataset import IGNORE
+from trainer.metrics import dice
+
+Task = Literal["fill-in", "transfer"]
+Name = Literal["forest", "walker", "propagation", "pce", "unet", "interactive", "paper", "dense"]
+Entry = dict  # one curve, as in the file
+PANEL = ("task", "modality", "budget", "minutes", "images")  # what curves have in common that are compared
+Panel = tuple[str, str, int, float, int]
+TIMES = (1, 2, 3, 5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 240, 300, 600)  # seconds, of the summary
+OURS = {"fill-in": "interactive shown", "transfer": "interactive ensemble"}
+RIVALS = ("forest", "pce")
+WALL, CPU, DICE = range(3)  # of a point
+USUAL: tuple[Name, ...] = ("forest", "walker", "propagation", "pce", "unet", "interactive")
+FOUR: tuple[Name, ...] = ("forest", "propagation", "pce", "interactive")
+COLOURS = {
+    "forest": "tab:olive",
+    "walker": "tab:brown",
+    "propagation": "tab:gray",
+    "pce": "tab:pink",
+    "unet": "tab:cyan",
+    "interactive unet": "tab:blue",
+    "interactive swinunet": "tab:orange",
+    "interactive mambaunet": "tab:green",
+    "interactive ensemble": "tab:purple",
+    "interactive shown": "tab:red",
+    "paper ensemble": "gold",
+    "dense": "black",
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """Measure who is how good how soon."""
+
+    quick: bool = False
+    """Three images of three kinds, 15 seconds each."""
+    full: bool = False
+    """The whole matrix: five minutes where it matters, one minute for the rest."""
+    modality: tuple[Modality, ...] = ("cardiac", "fluorescence", "endoscopy")
+    task: tuple[Task, ...] = ("fill-in",)
+    budgets: tuple[int, ...] = (3,)
+    """Strokes for each class of an image; slices of a volume, 10 or more: all of them."""
+    minutes: float = 1.0
+    """Of each training."""
+    cases: int = 6
+    """Images of each kind."""
+    drawn: int = 5
+    """Images drawn on, for transfer."""
+    seeds: tuple[int, ...] = (0,)
+    contestants: tuple[Name, ...] = USUAL
+    half: Half = "tuning"
+    """Images to tune on, or those to report on."""
+    resume: bool = False
+    """Keep what FILE already has."""
+    out: Path | None = None
+    """JSON file; plots go beside it."""
+
+    def parts(self) -> "list[Options]":
+        """What is measured one after the other."""
+        if self.quick:
+            return [replace(self, minutes=0.25, cases=1, budgets=(3,), seeds=(0,), task=("fill-in",))]
+        if not self.full:
+            return [self]
+        cardiac = replace(self, modality=("cardiac",), minutes=5.0, contestants=FOUR)
+        return [
+            replace(cardiac, budgets=(3,)),
+            replace(self, modality=MODALITIES, budgets=(1, 3, 10)),
+            *(replace(cardiac, task=("transfer",), drawn=n, contestants=(*FOUR, "unet", "dense")) for n in (5, 20)),
+            replace(self, modality=MODALITIES[1:], task=("transfer",)),
+        ]
+
+    @property
+    def file(self) -> Path:
+        name = f"interactive-{datetime.date.today()}-{self.half}{'-quick' if self.quick else ''}.json"
+        return self.out or Path(__file__).parent / "results" / name
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One training of each contestant, and the images that it is scored on."""
+
+    task: Task
+    modality: str
+    budget: int
+    minutes: float
+    seed: int
+    contestants: tuple[str, ...]
+    taught: list[Case]
+    tested: list[Case]
+
+    def key(self, contestant: str) -> tuple:
+        return (self.task, self.modality, self.budget, self.minutes, self.seed, contestant, self.names)
+
+    @property
+    def names(self) -> str:
+        """Of the images drawn on."""
+        return " ".join(case.name for case in self.taught)
+
+
+def main() -> None:
+    options = tyro.cli(Options, description=__doc__)
+    file = options.file
+    entries = json.loads(file.read_text())["entries"] if options.resume and file.is_file() else []
+    known = {key_of(entry) for entry in entries}
+    warm_up()
+    for part in options.parts():
+        for job in jobs(part):
+            for contestant in job.contestants:
+                if job.key(contestant) in known:
+                    continue
+                new = measured(job, contestant)
+                entries += new
+                write(file, options, entries)
+                print(told(new), flush=True)
+    report(file, entries)
+
+
+def key_of(entry: Entry) -> tuple:
+    """That of the job's contestant which gave it."""
+    return tuple(entry[k] for k in ("task", "modality", "budget", "minutes", "seed", "contestant", "taught"))
+
+
+def told(entries: list[Entry]) -> str:
+    """The last score of each answer, in a line."""
+    last = defaultdict(list)
+    for entry in entries:
+        last[label(entry)].append(entry["points"][-1][DICE])
+    first = entries[0]
+    scores = "  ".join(f"{name} {np.mean(values):.3f}" for name, values in last.items())
+    return f"{first['task']} {first['modality']} budget {first['budget']} {first['case']}: {scores}"
+
+
+# ---- measuring ----
+
+
+def jobs(options: Options) -> Iterator[Job]:
+    for task in options.task:
+        table = FILL_IN if task == "fill-in" else TRANSFER
+        names = tuple(name for name in options.contestants if name in table)
+        for modality in options.modality:
+            if task == "fill-in":
+                groups = [([case], [case]) for case in cases(modality, options.half, options.cases)]
+            else:
+                groups = [transferred(modality, options.half, options.drawn, options.cases)]
+            for taught, tested in groups:
+                for budget in options.budgets:
+                    for seed in options.seeds:
+                        yield Job(task, modality, budget, options.minutes, seed, names, taught, tested)
+
+
+def measured(job: Job, contestant: str) -> list[Entry]:
+    """The curves of one contestant: train, then score its looks on every image."""
+    strokes = [drawn(case, job.budget, job.seed) for case in job.taught]
+    samples = [sample for sample, _ in strokes]
+    truth = [case.truth for case in job.taught]
+    work = Work(samples, job.taught[0].classes, job.minutes, seed=job.seed, truth=truth)
+    looks = (FILL_IN if job.task == "fill-in" else TRANSFER)[contestant](work)
+    seen = {sample.name: sample for sample in samples}
+    took = [seconds for _, seconds in strokes]
+    common = {k: getattr(job, k) for k in ("task", "modality", "budget", "minutes", "seed")}
+    common |= {
+        "images": len(job.taught),
+        "taught": job.names,
+        "contestant": contestant,
+        "drawing": None if None in took else round(sum(took), 1),
+    }
+    return [
+        {**common, "case": case.name, "answer": answer, "points": points}
+        for case in job.tested
+        for answer, points in curves(looks, case, seen.get(case.name)).items()
+    ]
+
+
+def curves(looks: Sequence[Look], case: Case, sample: Sample | None) -> dict[str, list[list[float]]]:
+    """answer -> [[wall, cpu, dice], ...] by time; `sample` is the image with its strokes, None where nobody drew."""
+    if sample is None:
+        sample = replace(case.truth, target=np.full_like(case.truth.target, IGNORE))
+    found: dict[str, list[list[float]]] = defaultdict(list)
+    for look in looks:
+        watch = Watch()
+        answers = look.answers(sample)
+        wall, cpu = watch()
+        for answer, labels in answers.items():
+            score = foreground_dice(labels, case.truth.target, len(case.classes))
+            found[answer].append([round(look.wall + wall, 3), round(look.cpu + cpu, 3), round(score, 4)])
+    return {answer: sorted(points) for answer, points in found.items()}
+
+
+def foreground_dice(labels: np.ndarray, truth: np.ndarray, classes: int) -> float:
+    """Mean over the classes but the background; one that neither side has is left out."""
+    each = [dice(labels == c, truth == c) for c in range(1, classes)]
+    return float(np.mean([score for score in each if score is not None]))
+
+
+# ---- summing up ----
+
+
+def label(entry: Entry) -> str:
+    return f"{entry['contestant']} {entry['answer']}".strip()
+
+
+def at(points: list[list[float]], seconds: float, clock: int = WALL) -> float | None:
+    """The score on the screen at a time: that of the last point before; None where there is none yet."""
+    before = [point for point in points if point[clock] <= seconds]
+    return before[-1][DICE] if before else None
+
+
+def interval(values: Sequence[float], draws: int = 2000) -> tuple[float, float]:
+    """95 % of the means of so many bootstrap samples; one value has no spread to tell."""
+    values = np.asarray(values, float)
+    means = values[np.random.default_rng(0).integers(len(values), size=(draws, len(values)))].mean(1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def panels(entries: list[Entry]) -> dict[Panel, dict[str, list[Entry]]]:
+    """Panel -> answer -> its curves."""
+    found: dict[Panel, dict[str, list[Entry]]] = defaultdict(lambda: defaultdict(list))
+    for entry in entries:
+        found[tuple(entry[k] for k in PANEL)][label(entry)].append(entry)
+    return found
+
+
+def per_case(entries: list[Entry], seconds: float, clock: int = WALL) -> list[float] | None:
+    """The score of each image at a time, mean over seeds; None where one has no answer yet."""
+    scores = defaultdict(list)
+    for entry in entries:
+        scores[entry["case"], entry["taught"]].append(at(entry["points"], seconds, clock))
+    if any(score is None for each in scores.values() for score in each):
+        return None
+    return [float(np.mean(each)) for each in scores.values()]
+
+
+def together(answers: dict[str, list[Entry]]) -> list[Entry]:
+    return [entry for found in answers.values() for entry in found]
+
+
+def times(entries: list[Entry], clock: int = WALL) -> list[float]:
+    """Those of TIMES until the last point, and one more."""
+    last = max(point[clock] for entry in entries for point in entry["points"])
+    return [t for i, t in enumerate(TIMES) if i == 0 or TIMES[i - 1] < last]
+
+
+def summary(entries: list[Entry], clock: int = WALL) -> list[dict]:
+    """A row for each panel, answer and time."""
+    rows = []
+    for panel, answers in panels(entries).items():
+        moments = times(together(answers), clock)
+        for name, found in answers.items():
+            for t in moments:
+                if (scores := per_case(found, t, clock)) is not None:
+                    low, high = interval(scores)
+                    spread = {"mean": np.mean(scores), "median": np.median(scores), "low": low, "high": high}
+                    figures = {k: round(float(v), 4) for k, v in spread.items()}
+                    rows.append(
+                        {
+                            **dict(zip(PANEL, panel, strict=True)),
+                            "answer": name,
+                            "seconds": t,
+                            "cases": len(scores),
+                            **figures,
+                        }
+                    )
+    return rows
+
+
+def behind(entries: list[Entry]) -> list[dict]:
+    """Where what we show is below a rival: a row for each panel and rival, with {seconds: by how much}."""
+    rows = []
+    for panel, answers in panels(entries).items():
+        ours = answers.get(OURS[panel[0]])
+        for rival in RIVALS:
+            if ours and rival in answers:
+                lost = {}
+                for t in times(ours + answers[rival]):
+                    pair = per_case(ours, t), per_case(answers[rival], t)
+                    if None not in pair and (gap := float(np.median(pair[0]) - np.median(pair[1]))) < 0:
+                        lost[str(t)] = round(gap, 4)
+                rows.append({**dict(zip(PANEL, panel, strict=True)), "rival": rival, "lost": lost})
+    return rows
+
+
+# ---- telling ----
+
+
+def write(file: Path, options: Options, entries: list[Entry]) -> None:
+    machine = {
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "torch": torch.__version__,
+    }
+    content = {
+        "date": str(datetime.date.today()),
+        "machine": machine,
+        "options": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(options).items()},
+        "summary": summary(entries),
+        "behind": behind(entries),
+        "entries": entries,
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("{\n" + ",\n".join(f'"{k}": {lines(v)}' for k, v in content.items()) + "\n}\n")
+
+
+def lines(value: object) -> str:
+    """JSON with a line for each item of a list, so that a file can be read and compared."""
+    if isinstance(value, list):
+        return "[\n" + ",\n".join(json.dumps(item) for item in value) + "\n]"
+    return json.dumps(value)
+
+
+def report(file: Path, entries: list[Entry]) -> None:
+    """Tables on the screen and plots beside the file."""
+    for panel, answers in panels(entries).items():
+        Console().print(table(panel, answers))
+    for row in behind(entries):
+        where = " ".join(str(row[k]) for k in PANEL)
+        print(f"{where}:", f"behind {row['rival']}, {row['lost']}" if row["lost"] else f"never behind {row['rival']}")
+    figures = defaultdict(list)
+    for entry in entries:
+        figures["{task}-{images}-{minutes:g}min".format(**entry)].append(entry)
+    for title, chosen in figures.items():
+        for clock, name in ((WALL, "wall"), (CPU, "cpu")):
+            plot(file.with_name(f"{file.stem}-{title}-{name}.png"), chosen, clock)
+    print(f"written to {file}")
+
+
+def table(panel: Panel, answers: dict[str, list[Entry]]) -> Table:
+    """Mean Dice at each time; a blank where not every image has an answer yet."""
+    columns = times(together(answers))
+    shown = Table(
+        Column("answer", no_wrap=True), *(f"{t} s" for t in columns), title="{} {}, budget {}, {:g} min".format(*panel)
+    )
+    for name, found in answers.items():
+        scores = [per_case(found, t) for t in columns]
+        shown.add_row(name, *("" if each is None else f"{np.mean(each):.3f}" for each in scores))
+    return shown
+
+
+def plot(file: Path, entries: list[Entry], clock: int) -> None:
+    """Mean Dice and its interval against seconds; rows are kinds of images, columns budgets."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    found = panels(entries)
+    rows, columns = (list(dict.fromkeys(panel[i] for panel in found)) for i in (1, 2))
+    shape = {
+        "figsize": (5 * len(columns) + 2, 3.2 * len(rows)),
+        "sharey": True,
+        "squeeze": False,
+        "layout": "constrained",
+    }
+    figure, axes = plt.subplots(len(rows), len(columns), **shape)
+    for (_, modality, budget, *_), answers in found.items():
+        ax = axes[rows.index(modality), columns.index(budget)]
+        end = max(point[clock] for entry in together(answers) for point in entry["points"])
+        for name, curve in answers.items():
+            plot_curve(ax, name, curve, clock, end)
+        ax.set(title=f"{modality}, budget {budget}", xscale="log", ylim=(0, 1))
+        ax.grid(alpha=0.3)
+    for ax in axes[-1]:
+        ax.set_xlabel(f"{'wall' if clock == WALL else 'CPU'} seconds")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("mean foreground Dice")
+    handles = {name: line for ax in axes.flat for line, name in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles, loc="outside right upper", fontsize=8)
+    figure.savefig(file, dpi=110)
+    plt.close(figure)
+
+
+def plot_curve(ax: object, name: str, entries: list[Entry], clock: int, end: float) -> None:
+    """One answer's steps, from the moment on when every image has one, to the end of the panel."""
+    moments = sorted({point[clock] for entry in entries for point in entry["points"]} | {end})
+    scores = {t: each for t in moments if (each := per_case(entries, t, clock)) is not None}
+    low, high = zip(*map(interval, scores.values()), strict=True)
+    colour = COLOURS.get(name)
+    ax.step(list(scores), [np.mean(each) for each in scores.values()], where="post", label=name, color=colour)
+    ax.fill_between(list(scores), low, high, step="post", alpha=0.12, color=colour)
+
+
+if __name__ == "__main__":
+    main()
