@@ -35,6 +35,12 @@ ObjectiveName = Literal[
     "dmsps",
 ]
 Numbers = tuple[tuple[float, ...], ...]  # some for each channel, or for each stage
+AXES: dict[str, tuple[int, ...]] = {  # of space that a network can read; 2 where it is not named
+    "umamba_bot": (2, 3),
+    "umamba_enc": (2, 3),
+    "nnmamba": (3,),
+    "nnmamba_cls": (3,),
+}
 FORMAT = 1  # of config.json; raised when an older version could not read it
 
 

@@ -119,6 +119,7 @@ def new_run(options: Fit) -> "trainer.Run":
         dataset.samples,
         options.config,
         dataset.classes,
+        channels=dataset.channels,
         folder=options.out,
         validation=validation.samples if validation else (),
         started=STARTED,

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.ndimage import find_objects
 
-from trainer.config import as_tuple
+from trainer.config import AXES, Config, as_tuple
 from trainer.dataset import IGNORE, Sample, check_image, load_dataset
 from trainer.formats import read_json
 
@@ -36,6 +36,7 @@ Dimensions = Literal[2, 3]
 
 BUDGET = {2: 12 * 85e6, 3: 2 * 560e6}  # values in the feature maps of a batch that trains in 8 GB
 REFERENCE_GB = 8.0
+CPU_GB = 1.0  # of steps that a processor makes in seconds
 LARGEST = {2: 2048**2, 3: 256**3}  # voxels of a patch, before it is cut to the image and to the memory
 WIDTH, WIDEST = 32, {2: 512, 3: 320}  # features of the first stage, and of any
 SHORTEST = 4  # voxels of a feature along an axis that was halved
@@ -186,6 +187,30 @@ def check_alike(samples: Sequence[Sample], channels: Sequence[str]) -> None:
             raise ValueError(f"'{samples[0].name}' and '{sample.name}' differ in their number of axes; split them")
         if len(sample.image) != len(channels):
             raise ValueError(f"'{sample.name}' has {len(sample.image)} channels, but {tuple(channels)} are named")
+
+
+# ---------------------------------------------------------------------------------------------------- for a training
+
+
+def planned(config: Config, samples: Sequence[Sample], classes: Sequence[str], channels: Sequence[str]) -> Config:
+    """The config with the patch that these samples ask for, and what goes with it; a batch that was given stays.
+
+    Planned for nnU-Net's 8 GB on a graphics card, for CPU_GB else. Volumes are trained in 3-D where every network can
+    read them and `recommended` says so, or where one of them reads nothing else.
+    """
+    found = fingerprint(samples, classes, channels)
+    axes = [AXES.get(name, (2,)) for name in config.networks]
+    solid = any(known == (3,) for known in axes) or (recommended(found) == 3 and all(3 in known for known in axes))
+    chosen = plan(found, 3 if solid else 2, CPU_GB if config.device == "cpu" else REFERENCE_GB)
+    return dataclasses.replace(
+        config,
+        patch=chosen.patch,
+        batch=config.batch or chosen.batch,
+        spacing=chosen.spacing,
+        intensities=chosen.intensities,
+        strides=chosen.strides,
+        kernels=chosen.kernels,
+    )
 
 
 # ----------------------------------------------------------------------------------------------------------- the plan

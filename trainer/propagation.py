@@ -1,4 +1,5 @@
-"""Strokes -> first dense labels: a random walk inside each annotated slice, optical flow from slice to slice.
+"""Strokes -> first dense labels: a random walk inside each annotated slice, optical flow from slice to slice; or, where
+held-out strokes say that looks tell more than places, a forest.
 
 Random walker with priors: Grady, CVPR 2005, eq. 5-8. Optical flow: iterative Lucas-Kanade (scikit-image).
 K classes · C channels · D H W space · P probabilities (K, H, W) · IGNORE where nobody drew
@@ -15,12 +16,15 @@ from skimage.exposure import equalize_hist
 from skimage.registration import optical_flow_ilk
 from skimage.transform import resize
 
+from trainer.appearance import BETTER, FOLDS, Forest, features, held_out, share_right
 from trainer.dataset import IGNORE, Sample
 
 BETA = 1500.0  # how strongly a step in intensity (0..1) stops the walk
 NOISE = 3.0  # at least this over the squared median step, so that noise does not stop it
 FLOOR = 3e-3  # the least conductance between neighbours, so that no region is cut off
 PRIOR = 0.05  # how strongly a walk without strokes is pulled to what its neighbour slice says
+LOOKS = 0.03  # and to what the forest says, where looks decide
+ASKED = 5  # annotated slices, at most, whose strokes are held out to find out whether they do
 MARGIN = 12  # pixels around the box of all strokes that the walk may use
 PIXELS = 45_000  # of a slice that the direct solver takes at once; larger ones are walked at a lower resolution
 
@@ -48,7 +52,10 @@ def propagate(sample: Sample, classes: int, stopped: Callable[[], bool] = lambda
     box = stroke_box(target)
     P = np.full((classes, *target.shape), 1 / classes, np.float32)
     weight = np.zeros(target.shape, np.float32)
-    if box is not None:
+    if box is not None and looks_decide(image, target, box, classes):
+        P = by_looks(image, target, classes, stopped)
+        weight = confidence(P)
+    elif box is not None:
         rows, columns = box
         inside = np.s_[:, rows, columns]
         P_box, reach = propagate_stack(contrast(image[:, :, rows, columns]), target[inside], classes, stopped)
@@ -56,6 +63,68 @@ def propagate(sample: Sample, classes: int, stopped: Callable[[], bool] = lambda
         weight = grown(confidence(P_box) * reach[:, None, None], box, target.shape[1:], fade=True)
     space = sample.target.shape
     return Teacher(P.reshape(classes, *space).astype(np.float16), weight.reshape(space).astype(np.float16))
+
+
+def looks_decide(image: np.ndarray, target: np.ndarray, box: tuple[slice, slice], classes: int) -> bool:
+    """Whether a forest finds strokes that are held out so much better than a random walk that looks must decide."""
+    found: list[tuple[float, float]] = []  # share of held-out pixels that walk and forest have right
+    inside = np.s_[:, :, *box]
+    planes = [
+        shrunken(contrast(image[inside][:, [z]])[:, 0], target[inside[1:]][z]) for z in sources(target)[:ASKED]
+    ]
+    for fold in range(FOLDS):
+        left = [np.where(held_out(strokes) == fold, IGNORE, strokes) for _, strokes in planes]
+        looks = [features(plane) for plane, _ in planes]
+        drawn = [strokes != IGNORE for strokes in left]
+        forest = Forest(
+            np.concatenate([x[at] for x, at in zip(looks, drawn, strict=True)]),
+            np.concatenate([strokes[at] for strokes, at in zip(left, drawn, strict=True)]),
+            classes,
+            trees=20,
+        )
+        for (plane, strokes), kept, look in zip(planes, left, looks, strict=True):
+            held = kept != strokes
+            walked = share_right(random_walk(plane, kept, classes), strokes, held)
+            found += zip(walked, share_right(forest(look), strokes, held), strict=True)
+    walk, looks = np.mean(found, 0)
+    return bool(looks > walk + BETTER)
+
+
+def shrunken(plane: np.ndarray, strokes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A slice (C, H, W) and its strokes (H, W), no larger than the direct solver takes."""
+    if strokes.size <= PIXELS:
+        return plane, strokes
+    shape = coarse_shape(strokes.shape)
+    return np.stack([resize(c, shape, anti_aliasing=True) for c in plane]), shrunken_strokes(strokes, shape)
+
+
+def by_looks(image: np.ndarray, target: np.ndarray, classes: int, stopped: Callable[[], bool]) -> np.ndarray:
+    """P (K, D, H, W) of a forest that learned from all strokes, smoothed by a walk that may end anywhere."""
+    shown = contrast(image)
+    annotated = [z for z in range(len(target)) if (target[z] != IGNORE).any()]
+    looks = {z: features(shown[:, z]) for z in annotated}
+    forest = Forest(
+        np.concatenate([looks[z][target[z] != IGNORE] for z in annotated]),
+        np.concatenate([target[z][target[z] != IGNORE] for z in annotated]),
+        classes,
+    )
+    P = np.full((classes, *target.shape), 1 / classes, np.float32)
+    for z in range(len(target)):
+        if stopped():
+            break
+        P[:, z] = forest(looks[z] if z in looks else features(shown[:, z]))
+        if target[z].size <= PIXELS:
+            P[:, z] = random_walk(shown[:, z], target[z], classes, prior=P[:, z], pull=LOOKS)
+        else:  # the walk would be on a grid too coarse for small objects
+            P[:, z] = with_strokes(P[:, z], target[z])
+    return P
+
+
+def with_strokes(P: np.ndarray, strokes: np.ndarray) -> np.ndarray:
+    """P (K, H, W), certain where somebody drew."""
+    P, drawn = P.copy(), strokes != IGNORE
+    P[:, drawn] = np.eye(len(P))[strokes[drawn]].T
+    return P
 
 
 def as_stack(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
@@ -196,8 +265,7 @@ def coarse_random_walk(
     image: np.ndarray, strokes: np.ndarray, classes: int, prior: np.ndarray | None, pull: np.ndarray | float
 ) -> np.ndarray:
     """The same on a coarser grid; strokes keep their exact place in the result."""
-    factor = (PIXELS / strokes.size) ** 0.5
-    shape = tuple(max(8, int(n * factor)) for n in strokes.shape)
+    shape = coarse_shape(strokes.shape)
     shrink = {"output_shape": shape, "anti_aliasing": True}
     small = np.stack([resize(channel, **shrink) for channel in image])
     if prior is not None:
@@ -205,9 +273,12 @@ def coarse_random_walk(
         pull = resize(np.broadcast_to(pull, strokes.shape), shape)
     P = random_walk(small, shrunken_strokes(strokes, shape), classes, prior, pull)
     P = np.stack([resize(p, strokes.shape, order=1) for p in P])
-    drawn = strokes != IGNORE
-    P[:, drawn] = np.eye(classes)[strokes[drawn]].T
-    return P / P.sum(0).clip(1e-6)
+    return with_strokes(P / P.sum(0).clip(1e-6), strokes)
+
+
+def coarse_shape(shape: tuple[int, int]) -> tuple[int, int]:
+    factor = (PIXELS / (shape[0] * shape[1])) ** 0.5
+    return tuple(max(8, int(n * factor)) for n in shape)
 
 
 def shrunken_strokes(strokes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

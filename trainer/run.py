@@ -51,9 +51,10 @@ class Progress:
 class Run:
     """Train networks on samples. Nothing happens before the first `next`; the model is usable between two steps.
 
-    `folder` receives checkpoints, history.csv and config.json; `validation` holds dense samples whose Dice picks the
-    weights to keep; `started` is the time.monotonic() that a budget in minutes counts from, by default the first
-    `next`; with `resume` the run goes on from the folder's checkpoint. ValueError where samples or config cannot work.
+    `channels` names those of the images ("CT" is planned for as such); `folder` receives checkpoints, history.csv and
+    config.json; `validation` holds dense samples whose Dice picks the weights to keep; `started` is the
+    time.monotonic() that a budget in minutes counts from, by default the first `next`; with `resume` the run goes on
+    from the folder's checkpoint. ValueError where samples or config cannot work.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Run:
         config: Config,
         classes: Sequence[str],
         *,
+        channels: Sequence[str] = (),
         folder: Path | str | None = None,
         validation: Sequence[Sample] = (),
         started: float | None = None,
@@ -69,6 +71,7 @@ class Run:
     ) -> None:
         self.config, self.classes = config.checked(), tuple(classes)
         self.samples, self.validation = list(samples), list(validation)
+        self.channels = tuple(channels) or tuple(f"channel {c}" for c in range(len(self.samples[0].image)))
         self.folder = None if folder is None else Path(folder)
         self.started, self.resume = started, resume
         check(self.samples, self.classes)
@@ -220,6 +223,10 @@ class Run:
             raise RuntimeError("a Run trains once; make a new one, with resume=True to go on from its folder")
         self.started = time.monotonic() if self.started is None else self.started
         self.config = settled(self.config)
+        if not self.config.patch:
+            from trainer.plan import planned
+
+            self.config = planned(self.config, self.samples, self.classes, self.channels)
         self.model = Model.new(self.config, self.classes, self.samples[0].image.shape[0])
         self.networks = self.model.networks
         self.optimisers = {name: new_optimiser(net, self.config) for name, net in self.networks.items()}

@@ -162,3 +162,19 @@ def test_places_far_outside_are_read_like_those_of_the_whole_image() -> None:
     near, whole = look(case, 0, places, config), look(case, 0, everywhere, config)
     torch.testing.assert_close(near.image.flatten(1), whole.image[:, 0, :-2], atol=1e-4, rtol=0)
     assert torch.equal(near.target.flatten(), whole.target[0, :-2])
+
+
+def test_an_empty_patch_is_planned_for_the_images() -> None:
+    from trainer.config import PRESETS
+
+    config = dataclasses.replace(
+        PRESETS["supervised"], networks=("umamba_enc",), minutes=None, iterations=1, batch=2, device="cpu"
+    )
+    run = Run([ball((20, 40, 40))], config, CLASSES)
+    list(run)
+    assert run.config.patch == (20, 40, 40) and run.config.spacing == (3.0, 1.0, 1.0)
+    assert len(run.model.networks["umamba_enc"].widths) == len(run.config.strides)
+    thick = dataclasses.replace(ball((6, 40, 40)), spacing=(5.0, 1.0, 1.0))
+    flat = Run([thick], config, CLASSES)  # few slices far apart: they are planned for one by one
+    list(flat)
+    assert flat.config.patch == (40, 40)

@@ -6,7 +6,7 @@ deep supervision a list of them, finest first. State-dict keys are those of the 
 
 from torch import nn
 
-from trainer.config import Config
+from trainer.config import AXES, Config
 from trainer.networks.mambaunet import MambaUNet
 from trainer.networks.nnmamba import NnMambaEncoder, NnMambaSeg
 from trainer.networks.swinumamba import SwinUMamba, SwinUMambaD
@@ -30,12 +30,6 @@ NETWORKS: dict[str, type[nn.Module]] = {
 
 CLASSIFIERS: dict[str, type[nn.Module]] = {"nnmamba_cls": NnMambaEncoder}  # (B, in_channels, D, H, W) -> (B, classes)
 
-AXES: dict[str, tuple[int, ...]] = {  # of space that a network can have; 2 where it is not named
-    "umamba_bot": (2, 3),
-    "umamba_enc": (2, 3),
-    "nnmamba": (3,),
-    "nnmamba_cls": (3,),
-}
 DEEP = ("umamba_bot", "umamba_enc", "swin_umamba", "swin_umamba_d", "nnmamba")  # have layers for deep supervision
 
 SIZES: dict[str, dict[str, dict[str, object]]] = {
