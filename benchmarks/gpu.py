@@ -336,7 +336,7 @@ def new_step(sizes: Sizes, device: str, dtype: str, compiled: bool) -> Callable[
 def losses(networks: dict[str, nn.Module | Callable], batch: Batch, config: Config) -> dict[str, Tensor]:
     with autocast(config, batch.image.device):
         logits = {name: network(batch.image) for name, network in networks.items()}
-    return OBJECTIVES[config.objective](logits, batch, config, [1 / len(logits)] * len(logits), 0.5)
+    return OBJECTIVES[config.objective].loss(logits, batch, config, [1 / len(logits)] * len(logits), 0.5)
 
 
 def numbers_of_a_batch(sizes: Sizes, device: str) -> Batch:

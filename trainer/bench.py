@@ -1,8 +1,8 @@
-"""What the scan and a training step cost: python -m trainer.bench scan|step|all [--out FILE.json] [--quick]
+"""What the scan and a training step cost: python -m trainer.bench scan|step|memory|all [--out FILE.json] [--quick]
 
 One torch thread, CPU time, the least of several runs that take turns. Only ratios of times of one report mean something
-on another machine. The Blelloch scan is that of the package mambapy (pip install mambapy), left out where
-it is missing.
+on another machine. The Blelloch scan is that of the package mambapy (pip install mambapy), left out where it is
+missing. benchmarks/plot_bench.py draws a report.
 
 Glossary: B batch, L positions, K = 4 directions, D channels of a direction, N size of the state; an element is one of
 B K L D N. Nanoseconds are per element.
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from unittest.mock import patch
 
+import psutil
 import torch
 import torch.nn.functional as F
 import tyro
@@ -32,7 +33,7 @@ from torch.autograd.function import once_differentiable
 
 from trainer.config import PRESETS
 from trainer.files import replacing
-from trainer.networks import NETWORKS, build, vss
+from trainer.networks import AXES, NETWORKS, build, vss
 from trainer.networks.scan import VARIABLE, kernels, native, selective_scan, ss2d_scan
 from trainer.networks.scan.gathered import gathered_ss2d
 
@@ -41,12 +42,14 @@ console = Console(stderr=True)  # the report may go to the standard output
 K = vss.K
 SHAPES = {"56 x 56": (192, 3136), "28 x 28": (384, 784), "14 x 14": (768, 196), "7 x 7": (1536, 49)}  # D, L
 STATES = (1, 16)
-OPERATIONS = {
-    "forward": 12,
-    "both": 31,
-}  # of vectors, for as many elements as they have lanes; 9 of each exp
+# Of vectors, for as many elements as they have lanes, 9 for an exponential or a logarithm: for each state; and once for
+# all N of them, forward 1 for the bias, 22 for softplus, 2 for dt x and D x; backward these 23 again, 3 for softplus's
+# slope, 9 for dt x, the gradients of x and dt, and the sums of those of D and the bias.
+OPERATIONS = {"forward": 12, "both": 31}
+OPERATIONS_OF_A_STEP = {"forward": 25, "both": 60}
 LANES = {"avx512": 16, "avx2": 8, "sse2": 4, "neon": 4, "vector": 4}
 CLASSES = 4
+BLELLOCH_MEMORY = 5100  # MiB for each image of 224 pixels in a step of the official MambaUNet
 TURN = 0.05  # seconds that short runs share in their turn
 
 Run = Callable[[], object]
@@ -55,10 +58,10 @@ Times = dict[str, float]  # seconds of CPU time
 
 @dataclass(frozen=True)
 class Bench:
-    """Measure the scan, training steps, or both, and write a JSON report."""
+    """Measure the scan, training steps, or their memory, and write a JSON report."""
 
-    what: Annotated[Literal["scan", "step", "all"], tyro.conf.Positional]
-    """The selective scan alone, the training steps of the networks, or both."""
+    what: Annotated[Literal["scan", "step", "memory", "all"], tyro.conf.Positional]
+    """The selective scan alone, the training steps of the networks, their memory, or all of it."""
     out: Path | None = None
     """The report; without it, it is printed."""
     quick: bool = False
@@ -81,11 +84,8 @@ def bench(options: Bench) -> dict:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     report = {"date": date.today().isoformat(), "machine": machine(), "quick": options.quick}
-    if options.what in ("scan", "all"):
-        report["scan"] = bench_scan(options.quick)
-    if options.what in ("step", "all"):
-        report["step"] = bench_step(options.quick)
-    return report
+    parts = {"scan": bench_scan, "step": bench_step, "memory": bench_memory}
+    return report | {name: part(options.quick) for name, part in parts.items() if options.what in (name, "all")}
 
 
 def machine() -> dict:
@@ -146,6 +146,7 @@ def scan_figures(D: int, L: int, N: int, quick: bool) -> dict:
             "nanoseconds": {name: rounded(1e9 * t / figures["elements"]) for name, t in every.items()},
             f"times {best}": ratios(times, best),
             f"{best} times the floor": {name: rounded(times[best] / t) for name, t in floor.items()},
+            "the floor that binds": max(floor, key=floor.get),
         }
     return figures
 
@@ -245,12 +246,15 @@ def blelloch_scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Ten
 
 
 def floors(direction: str, D: int, L: int, N: int, quick: bool) -> Times:
-    """Seconds below which no such scan can stay: of its arithmetic, and of the memory that it must touch."""
+    """Seconds below which no such scan can stay: of the memory that it must touch, and of its arithmetic, of the states
+    alone and with what is computed once for all of them, which at N = 1 is most of it."""
     rate, lanes = peak_rate(quick)
     bytes_moved = 4 * L * D * {"forward": K + 2, "both": 3 * K + 5}[direction]  # x, dt, y; again, dy, dx, ddt
     found = {"memory": bytes_moved / copy_rate(bytes_moved, quick)}
     if rate:
-        found["arithmetic"] = OPERATIONS[direction] * K * D * L * N / lanes / rate
+        states, step = OPERATIONS[direction] * N, OPERATIONS_OF_A_STEP[direction]
+        found["arithmetic"] = states * K * D * L / lanes / rate
+        found["arithmetic with softplus"] = (states + step) * K * D * L / lanes / rate
     return found
 
 
@@ -274,14 +278,15 @@ def copy_rate(size: int, quick: bool) -> float:
 
 def bench_step(quick: bool) -> dict:
     report = {size: step_figures(size, quick) for size in ("small", "official")}
-    return report | {"mambaunet": mambaunet_figures(quick), "memory in MiB": memory_figures(quick)}
+    return report | {"mambaunet": mambaunet_figures(quick)}
 
 
 def step_figures(size: str, quick: bool) -> dict:
     """Milliseconds of each network, and how many times the UNet's that is."""
     batch, pixels = step_shape(size, quick)
     console.print(f"steps: the {size} networks, batch {batch}, {pixels} pixels", style="dim")
-    names = [name for name in NETWORKS if not quick or name in PRESETS["interactive"].networks]
+    names = [name for name in NETWORKS if 2 in AXES.get(name, (2,))]
+    names = PRESETS["interactive"].networks if quick else names
     runs = {name: step_of(new_network(name, "small" if quick else size), batch, pixels) for name in names}
     times = least(runs, 1 if quick else 3)
     return {"batch": batch, "pixels": pixels, "milliseconds": milliseconds(times), "times unet": ratios(times, "unet")}
@@ -307,7 +312,9 @@ def step_of(network: nn.Module, batch: int, pixels: int) -> Run:
 
     def run() -> None:
         network.zero_grad()
-        F.cross_entropy(network(image), target).backward()
+        outputs = network(image)
+        outputs = outputs if isinstance(outputs, list) else [outputs]  # of several decoders
+        sum(F.cross_entropy(logits, target) for logits in outputs).backward()
 
     return run
 
@@ -421,15 +428,33 @@ def published_forward(self: vss.SS2D, x: Tensor, scan: Callable[..., Tensor] = _
 # Memory
 
 
-def memory_figures(quick: bool) -> dict:
+def bench_memory(quick: bool) -> dict:
     """MiB that a step needs beyond network and images, at its peak; each in a process of its own."""
-    names = PRESETS["interactive"].networks
-    asked = [(name, size, 4, usable()[0]) for size in ("small", "official") for name in names]
-    asked += [("mambaunet", "official", 2, variant) for variant in (*usable(), *["blelloch"] * has_mambapy())]
-    if quick:
-        asked = [("unet", "small", 1, usable()[0])]
     console.print("memory of a step", style="dim")
-    return {"{} {}, batch {}, scan {}".format(*step): memory_of(*step, quick) for step in asked}
+    if quick:
+        return {"unet small, batch 1": memory_of("unet", "small", 1, usable()[0], quick)}
+    sizes, names = ("small", "official"), PRESETS["interactive"].networks
+    found = {
+        f"{name} {size}, batch 4": memory_of(name, size, 4, usable()[0], quick) for size in sizes for name in names
+    }
+    return found | {"mambaunet official, batch 4, by scan": memory_by_scan(4)}
+
+
+def memory_by_scan(batch: int) -> dict:
+    """Of the official MambaUNet: ours, torch's, and Blelloch's where there is memory for it."""
+    found: dict[str, object] = {name: memory_of("mambaunet", "official", batch, name, False) for name in usable()}
+    if has_mambapy():
+        needed, free = batch * BLELLOCH_MEMORY + 512, free_memory()  # and torch itself
+        found["blelloch"] = f"left out: it needs {needed} MiB, {free} are free"
+        if needed <= free:
+            found["blelloch"] = memory_of("mambaunet", "official", batch, "blelloch", False)
+            found["blelloch over " + usable()[0]] = rounded(found["blelloch"] / found[usable()[0]])
+    return found
+
+
+def free_memory() -> int:
+    """MiB that a new process can have."""
+    return psutil.virtual_memory().available // 2**20
 
 
 def memory_of(name: str, size: str, batch: int, scan: str, quick: bool) -> int:

@@ -1,7 +1,7 @@
 """What runs here, and how fast: python -m trainer.doctor [--device cpu] [--quick]
 
-Prints the device, torch, threads, which kernels of the scan are usable and why the others are not, and the steps a
-second of each network at the sizes of the presets.
+Prints the device, torch, threads, memory, which kernels of the scan and of the convolution in front of it are usable,
+how far off they are, and why the others are not; and the steps a second of each network at the sizes of the presets.
 """
 
 import dataclasses
@@ -19,6 +19,7 @@ from rich.table import Table
 from trainer.config import PRESETS, Config
 
 console = Console()
+GIBIBYTE = 2**30
 PATIENCE = 20.0  # seconds that measuring one network at one size may take
 
 
@@ -55,31 +56,67 @@ def about_the_machine(config: Config) -> None:
     import trainer
 
     folder = Path(trainer.__file__).parent
-    console.print(f"trainer     {folder}")
+    say("trainer", str(folder))
     if not (folder / "networks").is_dir():
         console.print("[red]this is another package of the name trainer; uninstall it (pip uninstall trainer)[/red]")
-    console.print(f"python      {platform.python_version()} on {platform.platform()}")
-    console.print(f"torch       {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}")
-    console.print(f"device      {config.device}{device_name(config.device)}, {config.dtype}")
-    console.print(f"threads     {config.threads} of {os.cpu_count()} cores")
+    say("python", f"{platform.python_version()} on {platform.platform()}")
+    say("torch", f"{torch.__version__}, {torch.backends.cpu.get_cpu_capability()}")
+    say("device", config.device + device_name(config.device))
+    say("numbers", config.dtype + bfloat16_speed(config.device))
+    say("threads", f"{config.threads} of {os.cpu_count()} cores")
+    say("memory", memory(config.device))
+
+
+def say(what: str, text: str) -> None:
+    """One line, however long; what a machine or a driver answered is not markup."""
+    console.print(f"{what:14}{text}", soft_wrap=True, markup=False, highlight=False)
 
 
 def device_name(device: str) -> str:
     import torch
 
-    if not device.startswith("cuda"):
-        return ""
-    memory = torch.cuda.get_device_properties(device).total_memory / 2**30
-    return f" ({torch.cuda.get_device_name(device)}, {memory:.0f} GiB)"
+    return f" ({torch.cuda.get_device_name(device)})" if device.startswith("cuda") else ""
+
+
+def bfloat16_speed(device: str) -> str:
+    """What `trainer.machine.best_dtype` goes by on a processor."""
+    from trainer.machine import bfloat16_gain
+
+    return f", as bfloat16 runs {bfloat16_gain():.2g} times as fast as float32" if device == "cpu" else ""
+
+
+def memory(device: str) -> str:
+    import psutil
+    import torch
+
+    ram = psutil.virtual_memory()
+    found = f"{ram.available / GIBIBYTE:.1f} GiB free of {ram.total / GIBIBYTE:.1f}"
+    if device.startswith("cuda"):
+        free, total = torch.cuda.mem_get_info(device)
+        found += f"; of the GPU {free / GIBIBYTE:.1f} GiB free of {total / GIBIBYTE:.1f}"
+    return found
 
 
 def about_the_kernels(config: Config) -> None:
-    from trainer.networks.scan import kernels
+    from trainer.networks import causal
+    from trainer.networks.scan import SEQUENCES, kernel_name, kernels
 
-    table = Table("scan kernel", "state", title=f"the scan runs on: {config.kernel}", title_justify="left")
+    sequences = kernel_name(config.device, SEQUENCES)
+    where = "" if sequences == config.kernel else f" for images, on {sequences} for sequences"
+    say("\nthe scan runs on: ", config.kernel + where)
     for name, state in kernels(config.device).items():
-        table.add_row(name, state)
-    console.print(table)
+        say(f"  {name}", known(name, config.device) if state == "usable" else state)
+    obstacle = causal.obstacle(config.device)
+    say("the convolution in front of it runs on: ", "torch" if obstacle else "causal-conv1d")
+    say("  causal-conv1d ", f"{obstacle or 'usable'}\n")
+
+
+def known(name: str, device: str) -> str:
+    """Of a usable kernel."""
+    from trainer.networks.scan import kernel_error, native
+
+    variant = f", with {native.instruction_set()}" if name == "native" else ""
+    return f"usable{variant}; off by {kernel_error(name, device):.0e} of the largest value in its self-test"
 
 
 def about_the_speed(config: Config) -> None:

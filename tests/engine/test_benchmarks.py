@@ -7,8 +7,10 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import pytest
 import torch
 
+from benchmarks import plot_bench
 from trainer import bench
 from trainer.networks.vss import SS2D
 
@@ -71,4 +73,46 @@ def test_the_step_benchmark_on_toys() -> None:
     assert steps["times unet"].keys() == {"swinunet", "mambaunet"}
     figures = bench.mambaunet_figures(quick=True)["batch 1"]
     assert {"no scan, our layout", "no scan, published layout"} <= figures[f"{bench.usable()[0]} over"].keys()
-    assert bench.memory_figures(quick=True)["unet small, batch 1, scan " + bench.usable()[0]] > 0
+    assert bench.bench_memory(quick=True)["unet small, batch 1"] > 0
+
+
+@pytest.mark.parametrize("free", [30_000, 20_000])
+def test_memory_is_not_asked_for_where_there_is_none(free: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four images in the Blelloch scan take 5100 MiB each."""
+    taken = {"native": 1000, "torch": 2000, "blelloch": 21_000}
+    monkeypatch.setattr(bench, "usable", lambda: ["native", "torch"])
+    monkeypatch.setattr(bench, "has_mambapy", lambda: True)
+    monkeypatch.setattr(bench, "free_memory", lambda: free)
+    monkeypatch.setattr(bench, "memory_of", lambda name, size, batch, scan, quick: taken[scan])
+    found = bench.memory_by_scan(4)
+    if free > 20_912:
+        assert found == taken | {"blelloch over native": 21.0}
+    else:
+        assert found == taken | {"blelloch": "left out: it needs 20912 MiB, 20000 are free"}
+
+
+def test_at_one_state_softplus_is_most_of_the_floor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """4 directions, 16 channels in one vector, 10 positions: 40 times (31 N + 60) operations, one a second."""
+    monkeypatch.setattr(bench, "peak_rate", lambda quick: (1.0, 16))
+    for N in (1, 16):
+        found = bench.floors("both", 16, 10, N, quick=True)
+        assert found["arithmetic"] == 40 * 31 * N
+        assert found["arithmetic with softplus"] == 40 * (31 * N + 60)
+
+
+def test_a_report_becomes_pictures(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="pictures need matplotlib")
+    times = {"native fused": 1.0, "blelloch": 60.0, "floor: memory": 0.1, "floor: arithmetic": 0.5}
+    work = {"forward": {"nanoseconds": times}, "both": {"nanoseconds": times}}
+    step = {"mambaunet": {"batch 1": {"milliseconds": {"native": 700, "blelloch": 21_000}}}}
+    report = {
+        "scan": {"56 x 56, N 1": work, "56 x 56, N 16": work, "7 x 7, N 1": work, "7 x 7, N 16": work},
+        "step": step,
+    }
+    assert [file.name for file in plot_bench.plot(report, tmp_path, "r")] == ["r-scan.png", "r-step.png"]
+    assert all(file.read_bytes().startswith(b"\x89PNG") for file in tmp_path.iterdir())
+    left, right = plot_bench.draw_scan(report["scan"]).axes[:2]
+    assert (left.get_title(), right.get_title()) == ("N = 1, forward", "N = 16, forward")
+    assert [bar.get_height() for bar in left.patches] == [1.0, 1.0, 60.0, 60.0]  # two shapes each
+    (axes,) = plot_bench.draw_step(step).axes
+    assert [bar.get_width() for bar in axes.patches] == [1.0, 30.0]

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainer.networks.scan.selftest import differ
+from trainer.networks.scan.selftest import TOLERANCE, compare, first_beyond
 
 WIDTHS = (2, 3, 4)  # of the filters that causal-conv1d knows
 
@@ -81,9 +81,10 @@ def _flaw(device: str) -> str | None:
     return flaw
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def find_mismatch(device: str) -> str | None:
     """Compare the kernel with torch in float64 on a tiny case. Returns what differs, or None."""
     generator = torch.Generator().manual_seed(0)
     tensors = [torch.randn(shape, generator=generator).to(device) for shape in ((2, 16, 19), (16, 1, 4), (16,))]
-    with torch.inference_mode(False), torch.enable_grad():
-        return differ(vendor_conv, plain_conv, ("x", "weight", "bias"), tensors)
+    return first_beyond(TOLERANCE, compare(vendor_conv, plain_conv, ("x", "weight", "bias"), tensors))

@@ -19,7 +19,7 @@ from trainer.networks.scan.blocked import blocked_scan
 from trainer.networks.scan.gathered import gathered_ss2d
 from trainer.networks.scan.mamba_ssm_kernel import mamba_ssm_scan, mamba_ssm_ss2d
 from trainer.networks.scan.native import native_scan, native_ss2d
-from trainer.networks.scan.selftest import find_mismatch
+from trainer.networks.scan.selftest import find_mismatch, largest_error
 
 VARIABLE = "SCRIBBLEMAMBA_SCAN"  # forces a kernel by its name
 OLDEST_TRITON = (3, 3)  # the first whose functions hold tuples of tensors
@@ -105,14 +105,19 @@ def ss2d_scan(
 # Which kernel
 
 
-def kernel_name(device: torch.device | str) -> str:
-    """The kernel that scans images there in float32. Raises as `ss2d_scan` does where a forced one cannot."""
-    return _choose(torch.device(device), torch.float32, IMAGES)
+def kernel_name(device: torch.device | str, names: tuple[str, ...] = IMAGES) -> str:
+    """The kernel that scans images, or SEQUENCES, there in float32. Raises as they do where a forced one cannot."""
+    return _choose(torch.device(device), torch.float32, names)
 
 
 def kernels(device: torch.device | str = "cpu") -> dict[str, str]:
     """Each kernel's name, and "usable" or why it cannot run there, the fastest first."""
     return {name: _obstacle(name, torch.device(device), torch.float32) or "usable" for name in IMAGES}
+
+
+def kernel_error(name: str, device: torch.device | str = "cpu") -> float:
+    """The largest error of a usable kernel in its self-test, as a part of the largest value, against float64."""
+    return largest_error(*KERNELS[name], str(device))
 
 
 def _inside_compiled_cuda(x: Tensor) -> bool:
@@ -214,4 +219,4 @@ def _check_ss2d(
         raise ValueError(f"positions must be int64, got {positions.dtype}")
 
 
-__all__ = ["kernel_name", "kernels", "selective_scan", "ss2d_scan"]
+__all__ = ["kernel_error", "kernel_name", "kernels", "selective_scan", "ss2d_scan"]

@@ -3,7 +3,7 @@
 Compilers, drivers and vendor kernels err; a network trained on wrong gradients does not say so.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -17,25 +17,29 @@ SEQUENCE = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
 IMAGE = ("x", "dt", "A", "B", "C", "D", "dt_bias")
 
 
+@torch.inference_mode(False)  # whatever is going on where a kernel is first asked for
+@torch.enable_grad()
 def find_mismatch(scan: Callable, ss2d: Callable, device: str = "cpu") -> str | None:
     """Compare the two forms of a kernel with torch in float64. Returns what differs, or None."""
-    with torch.inference_mode(False), torch.enable_grad():
-        return _sequences_differ(scan, device) or _images_differ(ss2d, device)
+    return first_beyond(TOLERANCE, _compare_forms(scan, ss2d, device))
 
 
-def _sequences_differ(scan: Callable, device: str) -> str | None:
+@torch.inference_mode(False)
+@torch.enable_grad()
+def largest_error(scan: Callable, ss2d: Callable, device: str = "cpu") -> float:
+    """Of all results and gradients of the two forms, each measured by its own largest value."""
+    return max(error for _, error in _compare_forms(scan, ss2d, device))
+
+
+def _compare_forms(scan: Callable, ss2d: Callable, device: str) -> Iterator[tuple[str, float]]:
     wide, state = (B, G * D, L), (B, G, N, L)
     tensors = _numbers([wide, wide, (G * D, N), state, state, (G * D,), wide, (G * D,)], device)
-    return differ(scan, blocked_scan, SEQUENCE, tensors, True, False) or differ(
-        scan, blocked_scan, SEQUENCE, tensors, True, True
-    )
-
-
-def _images_differ(ss2d: Callable, device: str) -> str | None:
+    for keep_last in (False, True):
+        yield from compare(scan, blocked_scan, SEQUENCE, tensors, True, keep_last)
     state = (B, L, G, N)
     tensors = _numbers([(B, L, D), (B, L, G, D), (G, D, N), state, state, (G, D), (G, D)], device)
     positions = torch.stack([torch.arange(L), 3 * torch.arange(L) % L]).to(device)
-    return differ(ss2d, gathered_ss2d, IMAGE, tensors, positions)
+    yield from compare(ss2d, gathered_ss2d, IMAGE, tensors, positions)
 
 
 def _numbers(shapes: Sequence[tuple[int, ...]], device: str) -> list[Tensor]:
@@ -45,17 +49,20 @@ def _numbers(shapes: Sequence[tuple[int, ...]], device: str) -> list[Tensor]:
     return numbers
 
 
-def differ(
+def compare(
     kernel: Callable, reference: Callable, names: Sequence[str], tensors: list[Tensor], *rest: object
-) -> str | None:
-    """Which output of a kernel, or gradient of the named tensors, is not what the reference says in float64."""
+) -> Iterator[tuple[str, float]]:
+    """Each result of a kernel, and gradient of the named tensors: what it is, and how far it is from the reference in
+    float64, as a part of the largest value."""
     got, expected = _outcome(kernel, tensors, *rest), _outcome(reference, [t.double() for t in tensors], *rest)
     parts = [*("y", "last state")[: len(got) - len(names)], *(f"gradient of {name}" for name in names)]
     for part, a, b in zip(parts, got, expected, strict=True):
-        error = ((a.double() - b).abs().max() / b.abs().max()).item()
-        if not error <= TOLERANCE:  # NaN neither
-            return f"{part} of {kernel.__name__} is off by {error:.1e}"
-    return None
+        yield f"{part} of {kernel.__name__}", ((a.double() - b).abs().max() / b.abs().max()).item()
+
+
+def first_beyond(tolerance: float, errors: Iterable[tuple[str, float]]) -> str | None:
+    wrong = (f"{part} is off by {error:.1e}" for part, error in errors if not error <= tolerance)  # NaN neither
+    return next(wrong, None)
 
 
 def _outcome(kernel: Callable, tensors: list[Tensor], *rest: object) -> list[Tensor]:

@@ -252,30 +252,8 @@ def _slope(step):
 
 
 @triton.jit
-def _step_size(v, live, SOFTPLUS: tl.constexpr):
-    """d; 0 behind the end of a sequence, which leaves the state as it is."""
-    if SOFTPLUS:
-        v = _softplus(v)
-    return tl.where(live, v, 0.0)
-
-
-@triton.jit
-def _token(order, b, k, l, L):
-    """The row that step l of direction k visits."""
-    return b.to(tl.int64) * L + tl.load(order + k * L + l, mask=l < L, other=0)
-
-
-@triton.jit
 def _row(pointer, offset, index, size):
     return tl.load(pointer + offset + index, mask=index < size, other=0.0).to(tl.float32)
-
-
-@triton.jit
-def _place(channels, Q, CHANNELS: tl.constexpr):
-    """b, q, the block of channels and the channels of this program."""
-    blocks = tl.cdiv(channels, CHANNELS)
-    sequence, block = tl.program_id(0) // blocks, tl.program_id(0) % blocks
-    return sequence // Q, sequence % Q, block, block * CHANNELS + tl.arange(0, CHANNELS)
 
 
 @triton.jit
@@ -285,30 +263,50 @@ def _cells(item, d, n, channels, N):
 
 
 @triton.jit
+def _place(A, Q, channels, N, CHANNELS: tl.constexpr, STATES: tl.constexpr):
+    """What this program has: b, q, a block of channels, the channels d and the states n, which of these there are,
+    and which of their cells; and A there."""
+    blocks = tl.cdiv(channels, CHANNELS)
+    sequence, block = tl.program_id(0) // blocks, tl.program_id(0) % blocks
+    b, q, d, n = sequence // Q, sequence % Q, block * CHANNELS + tl.arange(0, CHANNELS), tl.arange(0, STATES)
+    inside = d < channels
+    both = inside[:, None] & (n < N)[None, :]
+    return b, q, block, d, n, inside, both, tl.load(A + _cells(q, d, n, channels, N), mask=both, other=0.0)
+
+
+@triton.jit
+def _visit(order, dt, shift, b, q, d, l, L, K, channels, N, dt_token, dt_sequence, SOFTPLUS: tl.constexpr):
+    """Step l of a sequence: the token that it visits, its step size, and how many channels and states to read and
+    write there. Behind the end there are none, and a step of 0 leaves the state as it is."""
+    token = b.to(tl.int64) * L + tl.load(order + (q % K) * L + l, mask=l < L, other=0)
+    D_here, N_here = tl.where(l < L, channels, 0), tl.where(l < L, N, 0)
+    step = _row(dt, token * dt_token + q * dt_sequence, d, D_here) + shift
+    if SOFTPLUS:
+        step = _softplus(step)
+    return token, tl.where(l < L, step, 0.0), D_here, N_here
+
+
+@triton.jit
 def _find_ends(
     x, dt, A, B, bias, order, ends, totals,  # (B, L, G, D), (B, L, Q, D), (Q, D, N), ...; ends (B, Q, S, D, N)
     L, G, K, channels, N, length, dt_token, dt_sequence, B_token, B_sequence,
     SOFTPLUS: tl.constexpr, T: tl.constexpr, CHANNELS: tl.constexpr, STATES: tl.constexpr,
 ):  # fmt: skip
     """The state each segment ends with if it begins with 0, and the sum of its steps."""
-    b, q, _, d = _place(channels, G * K, CHANNELS)
-    n, segment = tl.arange(0, STATES), tl.program_id(1)
-    inside = d < channels
-    both = inside[:, None] & (n < N)[None, :]
-    rate = tl.load(A + _cells(q, d, n, channels, N), mask=both, other=0.0) * LOG2E
+    b, q, _, d, n, inside, both, rates = _place(A, G * K, channels, N, CHANNELS, STATES)
+    rate, segment = rates * LOG2E, tl.program_id(1)
     shift = tl.load(bias + q * channels + d, mask=inside, other=0.0)
     h = tl.zeros((CHANNELS, STATES), tl.float32)
     total = tl.zeros((CHANNELS,), tl.float32)
     for chunk in range(segment * length, tl.minimum(segment * length + length, tl.cdiv(L, T))):
         rows = ()
         for t in tl.static_range(T):
-            l = chunk * T + t
-            token = _token(order, b, q % K, l, L)
-            D_here, N_here = tl.where(l < L, channels, 0), tl.where(l < L, N, 0)  # none behind the end
+            token, step, D_here, N_here = _visit(
+                order, dt, shift, b, q, d, chunk * T + t, L, K, channels, N, dt_token, dt_sequence, SOFTPLUS
+            )
             row_x = _row(x, (token * G + q // K) * channels, d, D_here)
-            raw = _row(dt, token * dt_token + q * dt_sequence, d, D_here)
             row_B = _row(B, token * B_token + q * B_sequence, n, N_here)
-            rows += ((row_x, _step_size(raw + shift, l < L, SOFTPLUS), row_B),)
+            rows += ((row_x, step, row_B),)
         for t in tl.static_range(T):
             row_x, step, row_B = rows[t]
             h = tl.exp2(step[:, None] * rate) * h + (step * row_x)[:, None] * row_B[None, :]
@@ -325,11 +323,8 @@ def _find_ends_back(
     SOFTPLUS: tl.constexpr, T: tl.constexpr, CHANNELS: tl.constexpr, STATES: tl.constexpr,
 ):  # fmt: skip
     """What each segment asks of the state in front of it if nothing is asked of the one behind it."""
-    b, q, _, d = _place(channels, G * K, CHANNELS)
-    n, segment = tl.arange(0, STATES), tl.program_id(1)
-    inside = d < channels
-    both = inside[:, None] & (n < N)[None, :]
-    rate = tl.load(A + _cells(q, d, n, channels, N), mask=both, other=0.0) * LOG2E
+    b, q, _, d, n, inside, both, rates = _place(A, G * K, channels, N, CHANNELS, STATES)
+    rate, segment = rates * LOG2E, tl.program_id(1)
     shift = tl.load(bias + q * channels + d, mask=inside, other=0.0)
     asked = tl.zeros((CHANNELS, STATES), tl.float32)
     first = segment * length
@@ -338,13 +333,12 @@ def _find_ends_back(
         chunk = behind - 1 - i
         rows = ()
         for t in tl.static_range(T):
-            l = chunk * T + t
-            token = _token(order, b, q % K, l, L)
-            D_here, N_here = tl.where(l < L, channels, 0), tl.where(l < L, N, 0)  # none behind the end
-            raw = _row(dt, token * dt_token + q * dt_sequence, d, D_here)
+            token, step, D_here, N_here = _visit(
+                order, dt, shift, b, q, d, chunk * T + t, L, K, channels, N, dt_token, dt_sequence, SOFTPLUS
+            )
             row_C = _row(C, token * C_token + q * C_sequence, n, N_here)
             row_dy = _row(dy, (token * G + q // K) * channels, d, D_here)
-            rows += ((_step_size(raw + shift, l < L, SOFTPLUS), row_C, row_dy),)
+            rows += ((step, row_C, row_dy),)
         for t in tl.static_range(T):
             step, row_C, row_dy = rows[T - 1 - t]
             asked = tl.exp2(step[:, None] * rate) * (asked + row_dy[:, None] * row_C[None, :])
@@ -358,11 +352,7 @@ def _join(
     REVERSE: tl.constexpr, LAST: tl.constexpr, CHANNELS: tl.constexpr, STATES: tl.constexpr,
 ):  # fmt: skip
     """Walk over the segments, forwards from 0, or backwards from `last` (B, Q, D, N) or 0; in place."""
-    b, q, _, d = _place(channels, Q, CHANNELS)
-    n = tl.arange(0, STATES)
-    inside = d < channels
-    both = inside[:, None] & (n < N)[None, :]
-    rate = tl.load(A + _cells(q, d, n, channels, N), mask=both, other=0.0) * LOG2E
+    b, q, _, d, n, inside, both, rates = _place(A, Q, channels, N, CHANNELS, STATES)
     h = tl.zeros((CHANNELS, STATES), tl.float32)
     if LAST:
         h = tl.load(last + _cells(b * Q + q, d, n, channels, N), mask=both, other=0.0)
@@ -374,7 +364,7 @@ def _join(
         end = tl.load(ends + _cells(item, d, n, channels, N), mask=both, other=0.0)
         total = tl.load(totals + item.to(tl.int64) * channels + d, mask=inside, other=0.0)
         tl.store(ends + _cells(item, d, n, channels, N), h, mask=both)
-        h = tl.exp2(total[:, None] * rate) * h + end
+        h = tl.exp2(total[:, None] * (rates * LOG2E)) * h + end
 
 
 @triton.jit
@@ -385,11 +375,8 @@ def _forward(
     SOFTPLUS: tl.constexpr, T: tl.constexpr, CHANNELS: tl.constexpr, STATES: tl.constexpr,
 ):  # fmt: skip
     """One segment: y (B, L, G, K, D), and where wanted the state in front of each chunk and behind the last."""
-    b, q, _, d = _place(channels, G * K, CHANNELS)
-    n, segment = tl.arange(0, STATES), tl.program_id(1)
-    inside = d < channels
-    both = inside[:, None] & (n < N)[None, :]
-    rate = tl.load(A + _cells(q, d, n, channels, N), mask=both, other=0.0) * LOG2E
+    b, q, _, d, n, inside, both, rates = _place(A, G * K, channels, N, CHANNELS, STATES)
+    rate, segment = rates * LOG2E, tl.program_id(1)
     shift = tl.load(bias + q * channels + d, mask=inside, other=0.0)
     skip = tl.load(D + q * channels + d, mask=inside, other=0.0)
     sequence, chunks = b * G * K + q, tl.cdiv(L, T)
@@ -402,14 +389,13 @@ def _forward(
             tl.store(starts + _cells(sequence * chunks + chunk, d, n, channels, N), h, mask=both)
         rows = ()
         for t in tl.static_range(T):
-            l = chunk * T + t
-            token = _token(order, b, q % K, l, L)
-            D_here, N_here = tl.where(l < L, channels, 0), tl.where(l < L, N, 0)  # none behind the end
+            token, step, D_here, N_here = _visit(
+                order, dt, shift, b, q, d, chunk * T + t, L, K, channels, N, dt_token, dt_sequence, SOFTPLUS
+            )
             row_x = _row(x, (token * G + q // K) * channels, d, D_here)
-            raw = _row(dt, token * dt_token + q * dt_sequence, d, D_here)
             row_B = _row(B, token * B_token + q * B_sequence, n, N_here)
             row_C = _row(C, token * C_token + q * C_sequence, n, N_here)
-            rows += ((token, row_x, _step_size(raw + shift, l < L, SOFTPLUS), row_B, row_C),)
+            rows += ((token, row_x, step, row_B, row_C),)
         for t in tl.static_range(T):
             token, row_x, step, row_B, row_C = rows[t]
             h = tl.exp2(step[:, None] * rate) * h + (step * row_x)[:, None] * row_B[None, :]
@@ -432,11 +418,8 @@ def _backward(
 
     The long sums are sums of the sums over chunks, which keeps their rounding errors as small as those of the rest.
     """
-    b, q, block, d = _place(channels, G * K, CHANNELS)
-    n, segment = tl.arange(0, STATES), tl.program_id(1)
-    inside = d < channels
-    both = inside[:, None] & (n < N)[None, :]
-    rates = tl.load(A + _cells(q, d, n, channels, N), mask=both, other=0.0)
+    b, q, block, d, n, inside, both, rates = _place(A, G * K, channels, N, CHANNELS, STATES)
+    segment = tl.program_id(1)
     shift = tl.load(bias + q * channels + d, mask=inside, other=0.0)
     skip = tl.load(D + q * channels + d, mask=inside, other=0.0)
     sequence, chunks = b * G * K + q, tl.cdiv(L, T)
@@ -456,13 +439,12 @@ def _backward(
         h = tl.load(starts + _cells(sequence * chunks + chunk, d, n, channels, N), mask=both, other=0.0)
         rows = ()
         for t in tl.static_range(T):
-            l = chunk * T + t
-            token = _token(order, b, q % K, l, L)
-            D_here, N_here = tl.where(l < L, channels, 0), tl.where(l < L, N, 0)  # none behind the end
+            token, step, D_here, N_here = _visit(
+                order, dt, shift, b, q, d, chunk * T + t, L, K, channels, N, dt_token, dt_sequence, SOFTPLUS
+            )
             row_x = _row(x, (token * G + q // K) * channels, d, D_here)
-            raw = _row(dt, token * dt_token + q * dt_sequence, d, D_here)
             row_B = _row(B, token * B_token + q * B_sequence, n, N_here)
-            rows += ((token, row_x, _step_size(raw + shift, l < L, SOFTPLUS), row_B),)
+            rows += ((token, row_x, step, row_B),)
         states = (h,)  # in front of each position, and behind the last
         for t in tl.static_range(T):
             token, row_x, step, row_B = rows[t]
