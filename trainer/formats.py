@@ -1,4 +1,4 @@
-"""Image files: one NIfTI, PNG or TIFF in or out, as nnU-Net v2 reads them.
+"""Image files: one NIfTI, PNG or TIFF in or out, as nnU-Net v2 reads them; DICOM and ACDC's h5 in, OME-Zarr out.
 
 Arrays are (C, z, y, x) or (C, y, x), files keep their own order and geometry: NIfTI is (x, y, z) in nibabel and is
 transposed, never reoriented. Images are called CASE_0000.tif (the number is the channel), labels CASE.tif. The spacing
@@ -10,17 +10,25 @@ import gzip
 import json
 import logging
 import re
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from io import BytesIO
 from pathlib import Path
 from threading import get_ident
+from types import ModuleType
+from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import nibabel
 import numpy as np
 import tifffile
 from PIL import Image
+
+if TYPE_CHECKING:
+    from pydicom import Dataset as Dicom
 
 log = logging.getLogger(__name__)
 
@@ -115,9 +123,13 @@ def _read(file: Path, labels: bool = False) -> tuple[np.ndarray, tuple[float, ..
     if array.dtype.kind not in "buif":
         raise ValueError(f"{file} holds values of type {array.dtype}; save integers or real numbers, a file a channel")
     spacing = spacing or (1.0,) * (array.ndim - 1)
-    if len(spacing) != array.ndim - 1 or not all(0 < s < np.inf for s in spacing):
-        raise ValueError(f"{file} has spacing {spacing} for shape {array.shape[1:]}; give one positive number an axis")
+    _check_spacing(file, array.shape[1:], spacing)
     return np.ascontiguousarray(array), spacing
+
+
+def _check_spacing(file: Path, shape: tuple[int, ...], spacing: tuple[float, ...]) -> None:
+    if len(spacing) != len(shape) or not all(0 < s < np.inf for s in spacing):
+        raise ValueError(f"{file} has spacing {spacing} for shape {shape}; give one positive number an axis")
 
 
 @contextmanager
@@ -175,15 +187,47 @@ def _spacing_file(file: Path, labels: bool = False) -> Path:
 # -------------------------------------------------------------------------------------------------------------- NIfTI
 
 
+def read_nifti(file: Path) -> tuple[np.ndarray, tuple[float, ...], np.ndarray]:
+    """The array (z, y, x), (y, x) or (t, z, y, x) in the file's dtype, its spacing in mm (and s), and the affine."""
+    [array], spacing = _read_nifti(Path(file), labels=False)
+    if array.ndim == 4 and spacing[0] == 0:  # the frames' distance is often left out
+        spacing = (1.0, *spacing[1:])
+    _check_spacing(file, array.shape, spacing)
+    return array, spacing, nifti_affine(file)
+
+
+def nifti_affine(file: Path) -> np.ndarray:
+    """(4, 4): the file's own (x, y, z) -> mm in RAS+, as nibabel has it."""
+    with _decoding(file):
+        nifti = nibabel.load(file)
+    return np.diag([*(_millimetres(nifti),) * 3, 1.0]) @ nifti.affine
+
+
+def write_nifti(file: Path, array: np.ndarray, spacing: tuple[float, ...], affine: np.ndarray | None = None) -> None:
+    """An array (y, x), (z, y, x) or (t, z, y, x); `affine` as `read_nifti` gives it. The file is whole or not there."""
+    if affine is None:
+        return _replace(file, _packed(file, _encode_nifti(array, spacing)))
+    nifti = nibabel.Nifti1Image(array.transpose(), affine)
+    nifti.header.set_zooms(tuple(reversed(spacing)))
+    nifti.header.set_xyzt_units("mm", "sec")
+    _replace(file, _packed(file, nifti.to_bytes()))
+
+
 def _read_nifti(file: Path, labels: bool) -> tuple[np.ndarray, tuple[float, ...]]:
     with _decoding(file):
         nifti = nibabel.load(file)
         array = np.asanyarray(nifti.dataobj)  # (x, y, z)
-        zooms = nifti.header.get_zooms()
+        zooms, size = nifti.header.get_zooms(), _millimetres(nifti)
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
-    spacing = tuple(float(str(zoom)) for zoom in zooms[: array.ndim][::-1])  # via str: 0.7, not 0.69999998807 (float32)
+    lengths = [float(str(zoom)) for zoom in zooms[: array.ndim]]  # via str: 0.7, not 0.69999998807 (float32)
+    spacing = tuple(length * size if i < 3 else length for i, length in enumerate(lengths))[::-1]
     return array.transpose()[None], spacing  # (1, z, y, x)
+
+
+def _millimetres(nifti: nibabel.Nifti1Image) -> float:
+    """mm in the header's unit of length; most programs leave it unknown and mean mm."""
+    return {"meter": 1e3, "micron": 1e-3}.get(nifti.header.get_xyzt_units()[0], 1.0)
 
 
 def _encode_nifti(array: np.ndarray, spacing: tuple[float, ...]) -> bytes:
@@ -272,6 +316,34 @@ def _read_spacing(file: Path) -> tuple[float, ...]:
     return tuple(float(s) for s in spacing)
 
 
+def write_tiff(file: Path, array: np.ndarray, spacing: tuple[float, ...]) -> None:
+    """Labels (y, x), (z, y, x) or (t, z, y, x), spacing in mm (and s) in ImageJ's tags, or in OME's for .ome.tif."""
+    axes = "TZYX"[-array.ndim :]
+    if Path(file).name.lower().endswith((".ome.tif", ".ome.tiff")):
+        sizes = {f"PhysicalSize{axis}": s for axis, s in zip(axes, spacing, strict=True) if axis != "T"}
+        units = {f"{name}Unit": "mm" for name in sizes}
+        more = {"TimeIncrement": spacing[0], "TimeIncrementUnit": "s"} if axes[0] == "T" else {}
+        options: dict = {"ome": True, "metadata": {"axes": axes, **sizes, **units, **more}}
+    else:
+        array = _imagej_dtype(file, array)
+        y, x = spacing[-2:]
+        more = {"spacing": spacing[-3]} if "Z" in axes else {}
+        more |= {"finterval": spacing[0]} if axes[0] == "T" else {}
+        options = {"imagej": True, "resolution": (1 / x, 1 / y), "metadata": {"axes": axes, "unit": "mm", **more}}
+    stream = BytesIO()
+    tifffile.imwrite(stream, array, photometric="minisblack", compression="zlib", **options)
+    _replace(file, stream.getvalue())
+
+
+def _imagej_dtype(file: Path, array: np.ndarray) -> np.ndarray:
+    if array.dtype in (np.uint8, np.uint16, np.float32):
+        return array
+    if array.min(initial=0) < 0 or array.max(initial=0) > 65535:
+        found = f"{array.min()} to {array.max()}"
+        raise ValueError(f"{file}: ImageJ's TIFF holds 0 to 65535, found {found}; name it .ome.tif, which holds more")
+    return array.astype(np.uint16)
+
+
 @contextmanager
 def _tiff_errors() -> Iterator[None]:
     """Raises what tifffile only logs: of a truncated stack it would return the first slice."""
@@ -285,6 +357,237 @@ def _tiff_errors() -> Iterator[None]:
         logger.removeHandler(handler)
     if errors:
         raise ValueError(errors[0])
+
+
+# -------------------------------------------------------------------------------------------------------------- DICOM
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """Slices of one DICOM series that lie on one grid."""
+
+    name: str
+    image: np.ndarray  # (z, y, x), (t, z, y, x), or either with a last axis of RGB; rescaled (CT: Hounsfield units)
+    spacing: tuple[float, ...]  # mm, one per axis z, y, x
+    affine: np.ndarray  # (4, 4): (x, y, z) -> mm in RAS+, as nibabel has it
+    colours: bool = False
+
+
+def is_dicom(file: Path) -> bool:
+    """Whether the file says so itself, in the four bytes after the preamble."""
+    try:
+        with Path(file).open("rb") as stream:
+            return stream.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def read_dicom(path: Path) -> list[Series]:
+    """Every series in a folder and the folders in it, or the one that a file belongs to. Needs pydicom.
+
+    Slices are sorted by their place along the normal of their plane; several at each place are a film (t, z, y, x).
+    Series with a size or orientation that changes are split. ValueError for gaps, doublets and multi-frame files.
+    """
+    path = Path(path)
+    pydicom = optional("pydicom", "DICOM")
+    files = [file for file in sorted(path.parent.iterdir() if path.is_file() else path.rglob("*")) if file.is_file()]
+    groups: dict[tuple, list[tuple[Path, Dicom]]] = {}
+    for file in filter(is_dicom, files):
+        with _decoding(file):
+            header = pydicom.dcmread(file, stop_before_pixels=True)
+        if "Rows" in header and "Columns" in header:  # others are reports, directories
+            groups.setdefault(_series_of(header, file), []).append((file, header))
+    if path.is_file():
+        groups = {key: group for key, group in groups.items() if path in [file for file, _ in group]}
+    if not groups:
+        raise ValueError(f"{path} holds no DICOM image (.dcm files begin with DICM at byte 128); choose another folder")
+    return [_assemble(group) for group in groups.values()]
+
+
+def _series_of(header: "Dicom", file: Path) -> tuple:
+    if int(header.get("NumberOfFrames", 1)) > 1:
+        frames = f"{header.NumberOfFrames} frames in one file"
+        raise ValueError(f"{file} has {frames}; convert it (dcm2niix makes NIfTI of it), or export a file a slice")
+    plane = tuple(round(v, 3) for v in _orientation(header))
+    return header.get("SeriesInstanceUID", ""), int(header.Rows), int(header.Columns), plane
+
+
+def _orientation(header: "Dicom") -> list[float]:
+    """Unit vectors along a row and along a column."""
+    return [float(v) for v in header.get("ImageOrientationPatient", (1, 0, 0, 0, 1, 0))]
+
+
+def _number(header: "Dicom") -> int:
+    return int(header.get("InstanceNumber") or 0)
+
+
+def _assemble(group: "list[tuple[Path, Dicom]]") -> Series:
+    """(file, header) of the slices of one series, in any order -> the image."""
+    row, column = np.reshape(_orientation(group[0][1]), (2, 3))
+    normal = np.cross(row, column)
+    order = sorted(group, key=lambda one: (round(_place(one, group) @ normal, 3), _number(one[1])))
+    positions = [round(float(_place(one, group) @ normal), 3) for one in order]
+    thickness, frames = _check_places(positions, order)
+    image = np.stack([_pixels(file) for file, _ in order])  # (z * t, y, x[, 3])
+    if frames > 1:
+        image = np.moveaxis(image.reshape(-1, frames, *image.shape[1:]), 1, 0)  # (t, z, y, x[, 3])
+    header = order[0][1]
+    dy, dx = _pixel_spacing(order[0][0], header)
+    lps = np.eye(4)  # DICOM's own axes: to the left, to the back, to the head
+    lps[:3] = np.stack([row * dx, column * dy, normal * thickness, _place(order[0], group)], axis=1)
+    name = str(header.get("SeriesDescription") or f"series {header.get('SeriesNumber') or 1}")
+    colours = int(header.get("SamplesPerPixel", 1)) == 3
+    return Series(name, image, (thickness, dy, dx), np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps, colours)
+
+
+def _pixel_spacing(file: Path, header: "Dicom") -> tuple[float, float]:
+    """mm from row to row, from column to column."""
+    found = header.get("PixelSpacing") or header.get("ImagerPixelSpacing")
+    if not found:
+        log.warning("%s has no PixelSpacing; a pixel is taken to be 1 mm", file)
+        return 1.0, 1.0
+    return float(found[0]), float(found[1])
+
+
+def _place(one: "tuple[Path, Dicom]", group: "list[tuple[Path, Dicom]]") -> np.ndarray:
+    """ImagePositionPatient; without one, slices of a series cannot be put in order."""
+    file, header = one
+    if "ImagePositionPatient" in header:
+        return np.array([float(v) for v in header.ImagePositionPatient])
+    if len(group) > 1:
+        raise ValueError(f"{file} has no ImagePositionPatient, so its place among {len(group)} slices is unknown")
+    return np.zeros(3)
+
+
+def _check_places(positions: list[float], order: "list[tuple[Path, Dicom]]") -> tuple[float, int]:
+    """mm from slice to slice, and how many frames there are at each place."""
+    places, counts = np.unique(positions, return_counts=True)
+    file, header = order[0]
+    if counts.min() != counts.max():
+        odd = places[counts != np.bincount(counts).argmax()][0]
+        raise ValueError(
+            f"{file.parent}: {counts.max()} slices at most places of the series, but another number at {odd:g} mm; "
+            "remove doublets, or copy the missing slices"
+        )
+    if len(places) == 1:
+        return float(header.get("SpacingBetweenSlices") or header.get("SliceThickness") or 1), int(counts[0])
+    gaps = np.diff(places)
+    step = float(np.median(gaps))
+    if (wrong := np.abs(gaps - step) > 0.05 * step).any():
+        where = int(np.argmax(wrong))
+        raise ValueError(
+            f"{file.parent}: slices are {step:g} mm apart, but {gaps[where]:g} mm after {places[where]:g} mm; "
+            "a slice is missing, or the series is two: copy it again or resample it"
+        )
+    return step, int(counts[0])
+
+
+def _pixels(file: Path) -> np.ndarray:
+    """(y, x) or (y, x, 3) with the slope and intercept applied; integers stay integers where there are none."""
+    pydicom = import_module("pydicom")
+    with _decoding(file):
+        content = pydicom.dcmread(file)
+        stored = content.pixel_array
+        slope, intercept = float(content.get("RescaleSlope", 1)), float(content.get("RescaleIntercept", 0))
+    return stored if (slope, intercept) == (1, 0) else (stored * slope + intercept).astype(np.float32)
+
+
+# ------------------------------------------------------------------------------------------------------------ ACDC h5
+
+ACDC_CLASSES = ("background", "RV", "MYO", "LV")
+
+
+def read_acdc(file: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """An h5 of ACDC with scribbles: the image (*space), and class ids of `scribble` and `label` where it has them.
+
+    In the scribble 4 means unlabelled and becomes IGNORE (255). Needs h5py. https://github.com/HiLab-git/WSL4MIS
+    """
+    h5py = optional("h5py", "HDF5")
+    with _decoding(file), h5py.File(file, "r") as content:
+        found = sorted(content)
+        arrays = {key: content[key][()] for key in ("image", "scribble", "label") if key in content}
+    if "image" not in arrays or np.ndim(arrays["image"]) not in (2, 3):
+        raise ValueError(f"{file} has the keys {found}; ACDC's files hold an image (y, x) or (z, y, x) under 'image'")
+    image = arrays.pop("image")
+    return image, {key: _acdc_target(file, key, array, image.shape) for key, array in arrays.items()}
+
+
+def _acdc_target(file: Path, key: str, array: np.ndarray, space: tuple[int, ...]) -> np.ndarray:
+    ids, highest = np.unique(array).tolist(), len(ACDC_CLASSES) - (key == "label")
+    if array.shape != space:
+        raise ValueError(f"{file}: '{key}' has shape {array.shape}, but 'image' has {space}; export the file again")
+    if unknown := [i for i in ids if i not in range(highest + 1)]:
+        raise ValueError(f"{file}: '{key}' holds {unknown[:8]}; expected ids 0 to {highest} (4: unlabelled)")
+    return np.where(array == len(ACDC_CLASSES), 255, array).astype(np.uint8)  # 255: dataset.IGNORE
+
+
+# ----------------------------------------------------------------------------------------------------------- OME-Zarr
+
+
+def write_ome_zarr(
+    folder: Path, labels: np.ndarray, spacing: tuple[float, ...], origin: tuple[float, ...] | None = None
+) -> None:
+    """Labels (y, x), (z, y, x) or (t, z, y, x) as an OME-Zarr 0.5 image, halved along y and x until they fit a screen.
+
+    `spacing` and `origin` in mm (and s). The folder must not exist; it appears whole or not at all. Needs zarr 3.
+    https://ngff.openmicroscopy.org/0.5/
+    """
+    zarr = optional("zarr", "OME-Zarr", at_least="3")
+    folder = Path(folder)
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists already; choose another name, nothing is overwritten")
+    levels = _pyramid(labels)
+    draft = folder.with_name(f".{folder.name}-{uuid4().hex[:8]}")
+    try:
+        group = zarr.open_group(draft, mode="w", zarr_format=3)
+        for i, level in enumerate(levels):
+            chunks = (*(1,) * (level.ndim - 2), *(min(n, 512) for n in level.shape[-2:]))
+            names = _axis_names(level.ndim)
+            array = group.create_array(
+                str(i), shape=level.shape, dtype=level.dtype, chunks=chunks, dimension_names=names
+            )
+            array[...] = level
+        group.attrs["ome"] = _ngff(folder.name, len(levels), labels.ndim, spacing, origin or (0.0,) * labels.ndim)
+        draft.rename(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _pyramid(labels: np.ndarray, screen: int = 1024) -> list[np.ndarray]:
+    """Every second pixel of the level before: a mean of labels would be another label."""
+    levels = [labels]
+    while max(levels[-1].shape[-2:]) > screen:
+        levels.append(levels[-1][..., ::2, ::2])
+    return levels
+
+
+def _ngff(name: str, levels: int, ndim: int, spacing: tuple[float, ...], origin: tuple[float, ...]) -> dict:
+    time = {"type": "time", "unit": "second"}
+    space = {"type": "space", "unit": "millimeter"}
+    axes = [{"name": axis, **(time if axis == "t" else space)} for axis in _axis_names(ndim)]
+    datasets = []
+    for level in range(levels):
+        scale = [float(s) * (2**level if i >= ndim - 2 else 1) for i, s in enumerate(spacing)]
+        transforms = [{"type": "scale", "scale": scale}, {"type": "translation", "translation": [*map(float, origin)]}]
+        datasets.append({"path": str(level), "coordinateTransformations": transforms})
+    image = {"name": name.removesuffix(".zarr").removesuffix(".ome"), "axes": axes, "datasets": datasets}
+    return {"version": "0.5", "multiscales": [image], "image-label": {}}
+
+
+def _axis_names(ndim: int) -> list[str]:
+    return list("tzyx"[-ndim:])
+
+
+def optional(module: str, what: str, at_least: str = "") -> ModuleType:
+    """A library that only some people need; ImportError says what for and how to get it."""
+    requirement = f"{module}>={at_least}" if at_least else module
+    try:
+        found = import_module(module)
+    except ImportError as error:
+        raise ImportError(f'{what} needs {module}, which is not installed: pip install "{requirement}"') from error
+    if at_least and int(found.__version__.split(".")[0]) < int(at_least):
+        raise ImportError(f'{what} needs {requirement}, found {found.__version__}: pip install -U "{requirement}"')
+    return found
 
 
 # ---------------------------------------------------------------------------------------------------------- the table
