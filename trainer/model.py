@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from trainer.batches import items, normalise, wanted_spacing
 from trainer.config import Config, read_config, write_config
-from trainer.dataset import check_image
+from trainer.dataset import IGNORE, Sample, check_image
 from trainer.files import read_tensors, replacing, write_tensors
 from trainer.inference import probabilities_of
 from trainer.machine import settled
 from trainer.networks import build_for
+from trainer.propagation import propagate
 from trainer.resampling import resample_image, resample_probabilities
 
 ENSEMBLE = "ensemble"
@@ -32,6 +33,12 @@ class Prepared:
 
     items: Tensor  # (n, C, *space'): its slices, or the volume as one
     space: tuple[int, ...]  # of an item as the image has it
+
+
+def with_teacher(P: np.ndarray, teacher: np.ndarray) -> np.ndarray:
+    """(K, *space): the mean of what networks and propagated strokes say. Networks that know little say little, so that
+    this is no worse than the better of the two at any time, and mostly better (docs/log.md)."""
+    return (P + teacher.astype(np.float32)) / 2
 
 
 class Model:
@@ -119,6 +126,15 @@ class Model:
         parts = self.stream(image, network, name, spacing)
         labels = [one[network].argmax(0).astype(np.uint8) for one in parts]
         return np.stack(labels).reshape(image.shape[1:])
+
+    def fill_in(self, sample: Sample, network: str = ENSEMBLE) -> np.ndarray:
+        """uint8 (*space) classes of an image that was drawn on: what the networks and the propagated strokes say
+        together, and the strokes themselves. Without strokes that can be propagated it is `predict`."""
+        self.check_name(network)
+        teacher = propagate(sample, len(self.classes))
+        P = self.probabilities(sample.image, sample.spacing)[network]
+        labels = with_teacher(P, teacher.probabilities).argmax(0).astype(np.uint8)
+        return np.where(sample.target == IGNORE, labels, sample.target)
 
     def check_name(self, network: str) -> None:
         if network not in (*self.names, ENSEMBLE):

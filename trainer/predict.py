@@ -1,16 +1,23 @@
 """Label images with a run: python -m trainer.predict --run RUN --images FOLDER --out FOLDER [--network ensemble]
 
 FOLDER holds CASE_0000.nii.gz (or .png, .tif; _0001 and so on for further channels); out come CASE.nii.gz and so on:
-uint8 class ids as in the training dataset, with the geometry of the image.
+uint8 class ids as in the training dataset, with the geometry of the image. With --dataset DATASET instead of --images
+it is the images of a dataset that are labelled, and the strokes on them help.
 """
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import tyro
 from rich.console import Console
 from rich.progress import track
+
+if TYPE_CHECKING:
+    from trainer import Model
 
 console = Console(stderr=True)
 
@@ -21,10 +28,12 @@ class Predict:
 
     run: Path
     """Folder that trainer.fit wrote."""
-    images: Path
-    """Folder of images, named as in a dataset's imagesTr."""
     out: Path
     """Folder for the labels."""
+    images: Path | None = None
+    """Folder of images, named as in a dataset's imagesTr."""
+    dataset: Path | None = None
+    """Folder of a dataset whose images were drawn on, in the place of --images."""
     network: str = "ensemble"
     """One of the run's networks, as unet, swinunet, mambaunet; or the ensemble of all."""
     device: str = "auto"
@@ -42,18 +51,37 @@ def main() -> None:
 
 def predict(options: Predict) -> None:
     from trainer.dataset import find_cases
-    from trainer.formats import read_image, strip_ending, write_labels
+    from trainer.formats import strip_ending, write_labels
     from trainer.model import Model
 
-    cases = find_cases(options.images)
+    if (options.images is None) == (options.dataset is None):
+        raise ValueError("give either --images or --dataset")
+    cases = find_cases(options.images or options.dataset / "imagesTr")
     model = Model.load(options.run, options.device)
     model.check_name(options.network)
+    found = filled_in(model, options) if options.images is None else labelled(model, cases, options)
     options.out.mkdir(parents=True, exist_ok=True)
-    for name, files in track(cases.items(), "predicting", console=console):
-        image, spacing = read_image(files)
-        labels = model.predict(image, spacing, options.network, name=str(files[0]))
-        write_labels(options.out / f"{name}{strip_ending(files[0])[1]}", labels, like=files[0])
+    for name, labels in track(found, "predicting", console=console, total=len(cases)):
+        file = cases[name][0]
+        write_labels(options.out / f"{name}{strip_ending(file)[1]}", labels, like=file)
     console.print(f"{len(cases)} label images in {options.out}")
+
+
+def labelled(model: "Model", cases: dict[str, list[Path]], options: Predict) -> Iterator[tuple[str, np.ndarray]]:
+    from trainer.formats import read_image
+
+    for name, files in cases.items():
+        image, spacing = read_image(files)
+        yield name, model.predict(image, spacing, options.network, name=str(files[0]))
+
+
+def filled_in(model: "Model", options: Predict) -> Iterator[tuple[str, np.ndarray]]:
+    from trainer.dataset import load_dataset
+
+    dataset = load_dataset(options.dataset)
+    if dataset.classes != model.classes:
+        raise ValueError(f"{options.dataset} has the classes {dataset.classes}, the run {model.classes}")
+    return ((sample.name, model.fill_in(sample, options.network)) for sample in dataset.samples)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,11 @@ def test_strokes_in_labels_out(tmp_path: Path) -> None:
         found, image = nib.load(tmp_path / network / "stack.nii.gz"), nib.load(images / "stack_0000.nii.gz")
         assert found.get_data_dtype() == np.uint8 and found.shape == image.shape
         np.testing.assert_array_equal(found.affine, image.affine)
+    flags = ["--run", tmp_path / "run", "--dataset", tmp_path / "data", "--out", tmp_path / "filled"]
+    assert call("predict", *flags, "--device", "cpu").returncode == 0
+    filled = np.asarray(nib.load(tmp_path / "filled" / "stack.nii.gz").dataobj).T
+    assert (filled == dense_stack().target).mean() > 0.95  # after four steps it is the strokes that know it
+    assert "either --images or --dataset" in call("predict", *flags, "--images", tmp_path).stderr
     scores = tmp_path / "scores.json"
     save_dataset(tmp_path / "truth", [dense_stack()], CLASSES, sparse=False)
     references = tmp_path / "truth" / "labelsTr"

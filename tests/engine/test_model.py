@@ -10,6 +10,7 @@ import torch
 from toys import CLASSES, QUICK, disc, scribbled_disc
 
 from trainer.config import PRESETS, Config
+from trainer.dataset import IGNORE
 from trainer.inference import probabilities_of
 from trainer.machine import settled
 from trainer.model import Model
@@ -199,3 +200,20 @@ def test_a_long_thin_image_goes_through_a_window(model: Model, monkeypatch: pyte
 def test_a_run_in_float32_is_loaded_in_float32(model: Model, tmp_path: Path) -> None:
     model.save(tmp_path)
     assert Model.load(tmp_path).config.dtype == "float32"
+
+
+def test_what_was_drawn_stays_and_propagation_helps_untrained_networks() -> None:
+    """A fresh network knows nothing: what comes out is what the strokes alone would give."""
+    from trainer.propagation import propagate
+
+    model, sample = Model.new(settled(QUICK), CLASSES, 1), scribbled_disc()
+    filled, drawn = model.fill_in(sample), sample.target != IGNORE
+    assert np.array_equal(filled[drawn], sample.target[drawn])
+    truth = disc()[1]
+    alone = propagate(sample, 2).labels
+    assert (filled == truth).mean() > 0.95 <= (alone == truth).mean()
+
+
+def test_without_strokes_filling_in_is_predicting(model: Model) -> None:
+    empty = dataclasses.replace(scribbled_disc(), target=np.full((40, 40), IGNORE, np.uint8))
+    assert np.array_equal(model.fill_in(empty), model.predict(empty.image))

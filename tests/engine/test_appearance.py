@@ -1,0 +1,69 @@
+"""Where looks decide, and where places do."""
+
+import dataclasses
+
+import numpy as np
+from toys import disc, scribbled_disc
+
+from trainer.appearance import Forest, features, held_out
+from trainer.dataset import IGNORE, Sample
+from trainer.propagation import looks_decide, propagate, stroke_box
+
+
+def crowd(seed: int = 0) -> tuple[Sample, np.ndarray]:
+    """Twenty-five bright discs in noise, and strokes in three of them and between them."""
+    y, x = np.indices((100, 100))
+    truth = (np.hypot(y % 20 - 10, x % 20 - 10) < 6).astype(np.uint8)
+    target = np.full(truth.shape, IGNORE, np.uint8)
+    for row, column in ((10, 10), (50, 50), (90, 30)):
+        target[row, column - 3 : column + 4] = 1
+    target[20, 5:40] = target[60, 40:75] = target[79, 60:95] = 0
+    image = 100.0 * truth + np.random.default_rng(seed).normal(0, 10, truth.shape)
+    return Sample(image[None].astype(np.float32), target, (1.0, 1.0), "crowd"), truth
+
+
+def decided(sample: Sample) -> bool:
+    return looks_decide(sample.image[:, None], sample.target[None], stroke_box(sample.target[None]), 2)
+
+
+def test_in_a_crowd_looks_decide_and_all_its_members_are_found() -> None:
+    sample, truth = crowd()
+    assert decided(sample)
+    found = propagate(sample, 2).labels
+    assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.9
+
+
+def test_one_object_is_left_to_the_walk_even_where_another_looks_alike() -> None:
+    image, truth = disc(80, 12)
+    image[5:12, 60:75] += 100  # a bright bar, that nobody drew on
+    target = np.full(truth.shape, IGNORE, np.uint8)
+    target[40, 34:46] = target[36, 36:44] = 1
+    target[22, 20:60] = target[60, 20:60] = target[14, 50:78] = 0
+    sample = Sample(image[None], target, (1.0, 1.0), "one")
+    assert not decided(sample)
+    assert propagate(sample, 2).labels[5:12, 60:75].sum() == 0
+
+
+def test_a_stroke_is_held_out_whole_and_a_single_one_in_pieces() -> None:
+    strokes = np.full((10, 12), IGNORE, np.uint8)
+    strokes[2, :9] = 0
+    strokes[5, :4] = strokes[8, :3] = strokes[8, 8:10] = 1
+    fold = held_out(strokes, folds=3)
+    assert fold[2, :9].tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2] or fold[2, :9].tolist() == [2, 2, 2, 1, 1, 1, 0, 0, 0]
+    assert [set(fold[at].ravel()) for at in (np.s_[5, :4], np.s_[8, :3], np.s_[8, 8:10])] == [{0}, {1}, {2}]
+    assert (fold[strokes == IGNORE] == -1).all()
+
+
+def test_a_class_without_strokes_has_no_probability() -> None:
+    image, strokes = disc()[0][None], scribbled_disc().target
+    looks, drawn = features(image), strokes != IGNORE
+    P = Forest(looks[drawn], strokes[drawn], 3)(looks)
+    assert P.shape == (3, 40, 40) and (P[2] == 0).all()
+    np.testing.assert_allclose(P.sum(0), 1, rtol=1e-5)
+
+
+def test_large_images_keep_their_small_objects(monkeypatch: object) -> None:
+    monkeypatch.setattr("trainer.propagation.PIXELS", 2_000)  # a walk on so coarse a grid sees no disc of 6 pixels
+    sample, truth = crowd()
+    found = propagate(dataclasses.replace(sample), 2).labels
+    assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.9
