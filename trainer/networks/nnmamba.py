@@ -64,7 +64,7 @@ class MambaLayer(nn.Module):
     def read_four_ways(self, tokens: Tensor) -> Tensor:
         ways = ((), (2,), (1,), (1, 2))  # axes to reverse
         read = self.mamba(torch.cat([tokens.flip(axes) for axes in ways]))  # (4B, L, C), one scan
-        return sum(y.flip(axes) for y, axes in zip(read.chunk(4), ways, strict=True)) / 4
+        return sum(y.flip(axes) for y, axes in zip(read.unflatten(0, (4, -1)), ways, strict=True)) / 4
 
 
 class ResidualBlock(nn.Module):

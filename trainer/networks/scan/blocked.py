@@ -52,8 +52,25 @@ def _scan_groups(x: Tensor, step: Tensor, A: Tensor, B: Tensor, C: Tensor) -> tu
     x, step = (t.permute(2, 0, 1).unflatten(2, (G, -1)) for t in (x, step))  # (L, B, G, D)
     B, C = (t.permute(3, 0, 1, 2) for t in (B, C))  # (L, B, G, N)
     A = A.unflatten(0, (G, -1)).transpose(1, 2)  # (G, N, D)
-    y, last = _BlockedScan.apply(*(t.contiguous() for t in (x, step, A, B, C)))
+    walk = scan_node if _exporting() else _BlockedScan.apply
+    y, last = walk(*(t.contiguous() for t in (x, step, A, B, C)))
     return y.flatten(2).permute(1, 2, 0), last.transpose(2, 3).flatten(1, 2)
+
+
+def _exporting() -> bool:
+    """Whether torch.export looks on, and torch.compile does not."""
+    return torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
+
+
+@torch.library.custom_op("scribblemamba::scan", mutates_args=())
+def scan_node(x: Tensor, step: Tensor, A: Tensor, B: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
+    """`_BlockedScan` as one node of an exported graph, which would hold each of its L steps otherwise."""
+    return _BlockedScan.apply(x, step, A, B, C)
+
+
+@scan_node.register_fake
+def _(x: Tensor, step: Tensor, A: Tensor, B: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x), x.new_empty(x.shape[1], *A.shape)
 
 
 def _block_length(state: int, length: int) -> int:

@@ -28,7 +28,7 @@ def gathered_ss2d(
     """`trainer.networks.scan.ss2d_scan` without its checks of shapes, by way of any scan of sequences."""
     batch, length, K, _ = dt.shape
     order = _walk(positions, batch)  # (L B K)
-    inverse = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+    inverse = torch.empty_like(order).scatter_(0, order, torch.arange(order.numel(), device=order.device))
     walked = _Gather.apply(x.flatten(0, 1), order, inverse, K)  # (L B K, D)
     dt, B, C = (_Gather.apply(t.flatten(0, 2), order, inverse, 1) for t in (dt, B, C))
     u, delta, B, C = (t.unflatten(0, (length, batch, K)) for t in (walked, dt, B, C))
