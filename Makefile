@@ -43,7 +43,7 @@ picture: demo
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[all]' --group dev
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[all,export,formats]' --group dev
 	touch $@
 
 # installs what is missing where it may (root, or sudo without a password), else says what to install
