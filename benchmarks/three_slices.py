@@ -2,7 +2,8 @@
 
 For each of six ACDC volumes: the expert strokes of three evenly spread slices, through the command lines trainer.fit,
 trainer.predict and trainer.evaluate as a user runs them. Reports Dice (mean of RV, MYO and LV over the whole volume) of
-each network, the ensemble, and the propagated strokes alone. Data: SCRIBBLEMAMBA_DATA, by default ../shared/data.
+each network, the ensemble, the propagated strokes alone, and ensemble and propagated strokes together ("filled in",
+what the plugin shows). Data: SCRIBBLEMAMBA_DATA, by default ../shared/data.
 """
 
 import json
@@ -26,7 +27,8 @@ from trainer.propagation import propagate
 DATA = Path(os.environ.get("SCRIBBLEMAMBA_DATA", "../shared/data"))
 PATIENTS = ("030", "045", "050", "065", "070", "085")
 CLASSES = ("background", "RV", "MYO", "LV")
-ANSWERS = ("unet", "swinunet", "mambaunet", "ensemble")
+FILLED = "filled in"
+ANSWERS = ("unet", "swinunet", "mambaunet", "ensemble", FILLED)
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ def measured(patient: str, folder: Path, minutes: float) -> dict[str, float]:
     scores["seconds"] = round(time.monotonic() - started, 1)
     for answer in ANSWERS:
         out = folder / answer
-        call("predict", "--run", run, "--images", data / "imagesTr", "--out", out, "--network", answer)
+        what = ("--dataset", data) if answer == FILLED else ("--images", data / "imagesTr", "--network", answer)
+        call("predict", "--run", run, "--out", out, *what)
         call("evaluate", "--predictions", out, "--references", folder / "truth/labelsTr", "--json", out / "scores.json")
         scores[answer] = json.loads((out / "scores.json").read_text())["mean_foreground"]["dice"]
     return {name: round(score, 3) for name, score in scores.items()}
