@@ -184,10 +184,23 @@ class PatchExpand(nn.Module):
         self.norm = nn.LayerNorm(out)
 
     def forward(self, x: Tensor) -> Tensor:
-        p = self.scale
-        x = self.expand(x).unflatten(-1, (p, p, -1))  # (B, H, W, p, p, C)
-        x = x.permute(0, 1, 3, 2, 4, 5).flatten(3, 4).flatten(1, 2)  # (B, pH, pW, C)
-        return self.norm(x)
+        return self.lay_out(self.norm(self.grow(x)))
+
+    def grow(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, scale, scale, out), still without norm."""
+        return self.expand(x).unflatten(-1, (self.scale, self.scale, -1))
+
+    def to_pixels(self, x: Tensor, head: nn.Conv2d) -> Tensor:
+        """(B, H, W, C) -> (B, classes, scale H, scale W): `head`, of 1 x 1 pixels, on the tokens of `forward`.
+
+        It comes before they are laid out, as all that is said of one token may: there is less to move.
+        """
+        logits = F.linear(self.norm(self.grow(x)), head.weight.flatten(1), head.bias)
+        return self.lay_out(logits).permute(0, 3, 1, 2)
+
+    def lay_out(self, x: Tensor) -> Tensor:
+        """(B, H, W, scale, scale, C) -> (B, scale H, scale W, C)."""
+        return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
 
 class Stage(nn.Module):
@@ -278,7 +291,7 @@ class PatchUNet(nn.Module):
             tokens, half = self.patch_embed(x)
             return self.head(self.norm_up(self.token_stages(tokens)), half)
         x = self.norm_up(self.token_stages(self.patch_embed(x)))
-        return self.output(self.up(x).permute(0, 3, 1, 2))  # (B, K, H, W)
+        return self.up.to_pixels(x, self.output)  # (B, K, H, W)
 
     def token_stages(self, x: Tensor) -> Tensor:
         """(B, H / patch, W / patch, C) -> the same shape, down the U and up again."""

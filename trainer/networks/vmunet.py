@@ -59,8 +59,8 @@ class AddingUNet(nn.Module):
         if self.conv_ends:
             tokens, half = self.patch_embed(x)
             return self.head(self.token_stages(tokens), half)
-        x = self.final_up(self.token_stages(self.patch_embed(x)))
-        return self.final_conv(x.permute(0, 3, 1, 2))  # (B, K, H, W)
+        x = self.token_stages(self.patch_embed(x))
+        return self.final_up.to_pixels(x, self.final_conv)  # (B, K, H, W)
 
     def token_stages(self, x: Tensor) -> Tensor:
         """(B, H / patch, W / patch, C) -> the same shape, down the U and up again."""

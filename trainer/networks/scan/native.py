@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 LIBRARY = Path(__file__).with_name("libscan.dll" if sys.platform == "win32" else "libscan.so")
 VARIABLE = "SCRIBBLEMAMBA_ISA"  # forces an instruction set: avx512, avx2, sse2, neon, plain
-FORWARD_CHANNELS, BACKWARD_CHANNELS = 64, 128  # of a task; a task of backward writes its own dB and dC
+FORWARD_CHANNELS, BACKWARD_CHANNELS = 64, 128  # of a task; a task of backward writes its own dB and dC, N of them
 WORTH_A_THREAD = 2**17  # scan elements, some 50 microseconds
 
 NUMBERS = "batch length groups directions channels states slices softplus".split()
@@ -227,7 +227,7 @@ class _NativeScan(torch.autograd.Function):
         *inputs, starts = ctx.saved_tensors
         x, dt, A, *_ = inputs
         scan = _describe(*inputs, ctx.softplus)
-        scan.slices = -(-x.shape[3] // BACKWARD_CHANNELS)
+        scan.slices = -(-x.shape[3] // (BACKWARD_CHANNELS if A.shape[1] > 1 else FORWARD_CHANNELS))
         dx, ddt, dA = torch.empty_like(x), torch.empty_like(dt), x.new_empty(len(x), *A.shape)
         dB, dC = x.new_empty(2, scan.slices, *dt.shape[:3], A.shape[1])
         dD, dbias = x.new_empty(2, len(x), *dt.shape[2:])

@@ -3,6 +3,7 @@
 #ifdef X86_VARIANTS
 #define LANES 8
 #define TARGET "avx2,fma"
+#define SINGLE_WIDTH 4
 #define FORWARD_WIDTH 4
 #define BACKWARD_WIDTH 2
 #define FORWARD forward_avx2

@@ -4,6 +4,7 @@
 #define LANES 16
 #define TARGET "avx512f,avx512dq"
 #define AVX512 1
+#define SINGLE_WIDTH 4
 #define FORWARD_WIDTH 16
 #define BACKWARD_WIDTH 4
 #define FORWARD forward_avx512

@@ -2,6 +2,7 @@
 #include "scan.h"
 #ifdef VECTORS
 #define LANES 4
+#define SINGLE_WIDTH 4
 #define FORWARD_WIDTH 8
 #define BACKWARD_WIDTH 4
 #define FORWARD forward_base

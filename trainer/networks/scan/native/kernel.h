@@ -14,11 +14,9 @@
 #include "simd.h"
 
 #ifdef VECTORS
-#define UNROLL _Pragma("GCC unroll 16")
 #define FETCH(address) __builtin_prefetch(address)
 #define ALIGNED __attribute__((aligned(64)))  /* no vector across two lines of the cache */
 #else
-#define UNROLL
 #define FETCH(address) (void)(address)
 #define ALIGNED
 #endif
@@ -59,6 +57,12 @@ INLINE Place find_place(const Scan *s, int64_t task) {
 INLINE void find_sequence(const Scan *s, Place *p, int64_t direction) {
   p->direction = direction;
   p->sequence = p->group * s->directions + direction;
+}
+
+/* The row of a direction's position, of the nearest one where there is no such position. */
+INLINE int64_t row_at(const Scan *s, const Place *p, int64_t position) {
+  position = position < 0 ? 0 : position < s->length ? position : s->length - 1;
+  return p->item * s->length + s->order[p->direction * s->length + position];
 }
 
 INLINE void find_rows(const Scan *s, const Place *p, int64_t chunk, Chunk *c) {
@@ -118,10 +122,19 @@ INLINE void prepare(const Scan *s, const Place *p, int64_t block, int64_t lanes,
     vf x = load(s->x + in_rows(s, p, c->row[t], block), lanes), slope = splat(1.0f);
     vf dt = load(s->dt + in_steps(s, p, c->row[t], block), lanes) + bias;
     fetch_ahead(s, p, c->row[t], block);
-    if (s->softplus) dt = softplus(dt, &slope);
+    if (s->softplus) softplus_each(&dt, &slope, 1);
     c->x[t] = x, c->dt[t] = dt, c->slope[t] = slope, c->fed[t] = dt * x;
   }
 }
+
+/* What a task adds up: over all positions, but dB and dC over the blocks of one chunk, still apart by lanes. */
+typedef struct {
+  vf *dh, *dA;     /* (blocks, N) dh: what later positions ask of the state */
+  vf *dD, *dbias;  /* (blocks) */
+  vf *dB, *dC;     /* (CHUNK, N) */
+} Sums;
+
+#include "single.h"
 
 /* Forward */
 
@@ -135,7 +148,7 @@ INLINE void advance(
     const float *C = s->C + c->row[t] * s->c_row + p->sequence * s->c_sequence + n;
     const vf dt = c->dt[t], fed = c->fed[t];
     vf even = c->y[t], odd = splat(0.0f);  /* two sums: half as long to wait */
-    UNROLL for (int i = 0; i < width; i++) {
+    EACH {
       h[i] = exp2_of(dt * A[i]) * h[i] + fed * B[i];
       if (i % 2) odd += h[i] * C[i]; else even += h[i] * C[i];
     }
@@ -159,6 +172,15 @@ INLINE void forward_block(const Scan *s, const Place *p, int64_t block, int64_t 
   for (int64_t t = 0; t < c->count; t++) store(s->y + in_rows(s, p, c->row[t], block), c->y[t], lanes);
 }
 
+/* A block through a chunk, or with one state each several; returns how many. */
+INLINE int64_t forward_blocks(const Scan *s, const Place *p, int64_t block, Chunk *c, vf *state) {
+  const int64_t lanes = lanes_of(s, block);
+  if (s->states == 1) return forward_singles(s, p, block, c, state);
+  if (lanes == LANES) forward_block(s, p, block, LANES, c, state);
+  else forward_block(s, p, block, lanes, c, state);
+  return 1;
+}
+
 int FORWARD(const Scan *s, int64_t task) {
   const int64_t N = s->states;
   Place p = find_place(s, task);
@@ -171,12 +193,11 @@ int FORWARD(const Scan *s, int64_t task) {
     memset(states, 0, (size_t)((p.last - p.first) * N) * sizeof(vf));
     for (int64_t chunk = 0; chunk < chunks_of(s); chunk++) {
       find_rows(s, &p, chunk, &c);
-      for (int64_t block = p.first; block < p.last; block++) {
-        vf *state = states + (block - p.first) * N;
-        if (s->starts) memcpy(start_of(s, &p, chunk, block), state, (size_t)N * sizeof(vf));
-        if (lanes_of(s, block) == LANES) forward_block(s, &p, block, LANES, &c, state);
-        else forward_block(s, &p, block, lanes_of(s, block), &c, state);
-      }
+      if (s->starts)
+        for (int64_t block = p.first; block < p.last; block++)
+          memcpy(start_of(s, &p, chunk, block), states + (block - p.first) * N, (size_t)N * sizeof(vf));
+      for (int64_t block = p.first; block < p.last;)
+        block += forward_blocks(s, &p, block, &c, states + (block - p.first) * N);
     }
     if (s->last)
       for (int64_t block = p.first; block < p.last; block++)
@@ -188,13 +209,6 @@ int FORWARD(const Scan *s, int64_t task) {
 }
 
 /* Backward */
-
-/* What a task adds up: over all positions, but dB and dC over the blocks of one chunk, still apart by lanes. */
-typedef struct {
-  vf *dh, *dA;     /* (blocks, N) dh: what later positions ask of the state */
-  vf *dD, *dbias;  /* (blocks) */
-  vf *dB, *dC;     /* (CHUNK, N) */
-} Sums;
 
 /* `width` states from n on through a chunk, forth and back. */
 INLINE void retrace(
@@ -211,7 +225,7 @@ INLINE void retrace(
   for (int64_t t = 0; t < c->count; t++) {
     const float *B = s->B + c->row[t] * s->b_row + p->sequence * s->b_sequence + n;
     const vf dt = c->dt[t], fed = c->fed[t];
-    UNROLL for (int i = 0; i < width; i++) {
+    EACH {
       decay[t][i] = exp2_of(dt * A[i]);
       before[t + 1][i] = h[i] = decay[t][i] * h[i] + fed * B[i];
     }
@@ -222,7 +236,7 @@ INLINE void retrace(
     const vf dy = c->dy[t], dt = c->dt[t], fed = c->fed[t];
     vf dfed = c->dfed[t], dlog = c->dlog[t];
     vf *dB = sums->dB + t * N + n, *dC = sums->dC + t * N + n;
-    UNROLL for (int i = 0; i < width; i++) {
+    EACH {
       const vf asked = dh[i] + dy * C[i];
       dC[i] += dy * h[i];
       dB[i] += asked * fed;
@@ -297,6 +311,14 @@ INLINE void end_chunk(const Scan *s, const Place *p, const Chunk *c, const Sums 
   }
 }
 
+INLINE int64_t backward_blocks(const Scan *s, const Place *p, int64_t block, Chunk *c, Sums *sums) {
+  const int64_t lanes = lanes_of(s, block);
+  if (s->states == 1) return backward_singles(s, p, block, c, sums);
+  if (lanes == LANES) backward_block(s, p, block, LANES, c, sums);
+  else backward_block(s, p, block, lanes, c, sums);
+  return 1;
+}
+
 int BACKWARD(const Scan *s, int64_t task) {
   const int64_t N = s->states;
   Place p = find_place(s, task);
@@ -313,9 +335,7 @@ int BACKWARD(const Scan *s, int64_t task) {
     for (int64_t chunk = chunks_of(s) - 1; chunk >= 0; chunk--) {
       find_rows(s, &p, chunk, &c);
       memset(sums.dB, 0, (size_t)(2 * CHUNK * N) * sizeof(vf));
-      for (int64_t block = p.first; block < p.last; block++)
-        if (lanes_of(s, block) == LANES) backward_block(s, &p, block, LANES, &c, &sums);
-        else backward_block(s, &p, block, lanes_of(s, block), &c, &sums);
+      for (int64_t block = p.first; block < p.last;) block += backward_blocks(s, &p, block, &c, &sums);
       end_chunk(s, &p, &c, &sums);
     }
     end_sums(s, &p, &sums);
