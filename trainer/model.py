@@ -18,6 +18,7 @@ from trainer.dataset import IGNORE, Sample, check_image
 from trainer.files import read_tensors, replacing, write_tensors
 from trainer.inference import probabilities_of
 from trainer.machine import settled
+from trainer.metrics import dice
 from trainer.networks import build_for
 from trainer.propagation import propagate
 from trainer.resampling import resample_image, resample_probabilities
@@ -36,9 +37,19 @@ class Prepared:
 
 
 def with_teacher(P: np.ndarray, teacher: np.ndarray) -> np.ndarray:
-    """(K, *space): the mean of what networks and propagated strokes say. Networks that know little say little, so that
-    this is no worse than the better of the two at any time, and mostly better (docs/log.md)."""
-    return (P + teacher.astype(np.float32)) / 2
+    """(K, *space): what networks and propagated strokes say together.
+
+    The networks' share is half of the Dice between the two answers: fresh networks say nothing, and those that have
+    learnt are heard as much as the strokes. Mostly that is better than either (docs/log.md).
+    """
+    share = 0.5 * agreement(P.argmax(0), teacher.argmax(0), len(P))
+    return share * P + (1 - share) * teacher.astype(np.float32)
+
+
+def agreement(one: np.ndarray, other: np.ndarray, classes: int) -> float:
+    """Mean Dice of two label images over the classes that either has, 0..1."""
+    scores = [dice(one == c, other == c) for c in range(classes)]
+    return float(np.mean([score for score in scores if score is not None]))
 
 
 class Model:

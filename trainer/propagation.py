@@ -24,7 +24,9 @@ NOISE = 3.0  # at least this over the squared median step, so that noise does no
 FLOOR = 3e-3  # the least conductance between neighbours, so that no region is cut off
 PRIOR = 0.05  # how strongly a walk without strokes is pulled to what its neighbour slice says
 LOOKS = 0.03  # and to what the forest says, where looks decide
-ASKED = 5  # annotated slices, at most, whose strokes are held out to find out whether they do
+DOUBT = 0.003  # where nobody can tell whether they do
+ASKED = 3  # annotated slices, at most, whose strokes are held out to find out whether they do
+ASKED_PIXELS = 45_000  # of these slices together, at most: they are walked again and again
 MARGIN = 12  # pixels around the box of all strokes that the walk may use
 PIXELS = 45_000  # of a slice that the direct solver takes at once; larger ones are walked at a lower resolution
 
@@ -52,8 +54,9 @@ def propagate(sample: Sample, classes: int, stopped: Callable[[], bool] = lambda
     box = stroke_box(target)
     P = np.full((classes, *target.shape), 1 / classes, np.float32)
     weight = np.zeros(target.shape, np.float32)
-    if box is not None and looks_decide(image, target, box, classes):
-        P = by_looks(image, target, classes, stopped)
+    pull = 0.0 if box is None else say_of_looks(image, target, box, classes)
+    if pull:
+        P = by_looks(image, target, classes, pull, stopped)
         weight = confidence(P)
     elif box is not None:
         rows, columns = box
@@ -65,12 +68,27 @@ def propagate(sample: Sample, classes: int, stopped: Callable[[], bool] = lambda
     return Teacher(P.reshape(classes, *space).astype(np.float16), weight.reshape(space).astype(np.float16))
 
 
+def say_of_looks(image: np.ndarray, target: np.ndarray, box: tuple[slice, slice], classes: int) -> float:
+    """How strongly a walk is pulled to what a forest says: not at all, where strokes that are held out say that the
+    walk finds them alone. With one stroke a class on a single image nobody can tell, and both are heard."""
+    if len(target) == 1 and all(strokes_of(target[0], c) == 1 for c in np.unique(target[target != IGNORE])):
+        return DOUBT
+    return LOOKS if looks_decide(image, target, box, classes) else 0.0
+
+
+def strokes_of(strokes: np.ndarray, c: int) -> int:
+    return ndi.label(strokes == c, np.ones((3, 3)))[1]
+
+
 def looks_decide(image: np.ndarray, target: np.ndarray, box: tuple[slice, slice], classes: int) -> bool:
     """Whether a forest finds strokes that are held out so much better than a random walk that looks must decide."""
     found: list[tuple[float, float]] = []  # share of held-out pixels that walk and forest have right
     inside = np.s_[:, :, *box]
+    asked = sources(target)[:ASKED]
+    shown = [contrast(image[inside][:, [z]])[:, 0] for z in asked]
     planes = [
-        shrunken(contrast(image[inside][:, [z]])[:, 0], target[inside[1:]][z]) for z in sources(target)[:ASKED]
+        shrunken(plane, target[inside[1:]][z], ASKED_PIXELS // len(asked))
+        for plane, z in zip(shown, asked, strict=True)
     ]
     for fold in range(FOLDS):
         left = [np.where(held_out(strokes) == fold, IGNORE, strokes) for _, strokes in planes]
@@ -90,16 +108,18 @@ def looks_decide(image: np.ndarray, target: np.ndarray, box: tuple[slice, slice]
     return bool(looks > walk + BETTER)
 
 
-def shrunken(plane: np.ndarray, strokes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A slice (C, H, W) and its strokes (H, W), no larger than the direct solver takes."""
-    if strokes.size <= PIXELS:
+def shrunken(plane: np.ndarray, strokes: np.ndarray, pixels: int) -> tuple[np.ndarray, np.ndarray]:
+    """A slice (C, H, W) and its strokes (H, W), of so many pixels at most."""
+    if strokes.size <= pixels:
         return plane, strokes
-    shape = coarse_shape(strokes.shape)
+    shape = coarse_shape(strokes.shape, pixels)
     return np.stack([resize(c, shape, anti_aliasing=True) for c in plane]), shrunken_strokes(strokes, shape)
 
 
-def by_looks(image: np.ndarray, target: np.ndarray, classes: int, stopped: Callable[[], bool]) -> np.ndarray:
-    """P (K, D, H, W) of a forest that learned from all strokes, smoothed by a walk that may end anywhere."""
+def by_looks(
+    image: np.ndarray, target: np.ndarray, classes: int, pull: float, stopped: Callable[[], bool]
+) -> np.ndarray:
+    """P (K, D, H, W) of a forest that learned from all strokes, as prior of a walk that may end anywhere."""
     shown = contrast(image)
     annotated = [z for z in range(len(target)) if (target[z] != IGNORE).any()]
     looks = {z: features(shown[:, z]) for z in annotated}
@@ -114,7 +134,7 @@ def by_looks(image: np.ndarray, target: np.ndarray, classes: int, stopped: Calla
             break
         P[:, z] = forest(looks[z] if z in looks else features(shown[:, z]))
         if target[z].size <= PIXELS:
-            P[:, z] = random_walk(shown[:, z], target[z], classes, prior=P[:, z], pull=LOOKS)
+            P[:, z] = random_walk(shown[:, z], target[z], classes, prior=P[:, z], pull=pull)
         else:  # the walk would be on a grid too coarse for small objects
             P[:, z] = with_strokes(P[:, z], target[z])
     return P
@@ -265,7 +285,7 @@ def coarse_random_walk(
     image: np.ndarray, strokes: np.ndarray, classes: int, prior: np.ndarray | None, pull: np.ndarray | float
 ) -> np.ndarray:
     """The same on a coarser grid; strokes keep their exact place in the result."""
-    shape = coarse_shape(strokes.shape)
+    shape = coarse_shape(strokes.shape, PIXELS)
     shrink = {"output_shape": shape, "anti_aliasing": True}
     small = np.stack([resize(channel, **shrink) for channel in image])
     if prior is not None:
@@ -276,8 +296,8 @@ def coarse_random_walk(
     return with_strokes(P / P.sum(0).clip(1e-6), strokes)
 
 
-def coarse_shape(shape: tuple[int, int]) -> tuple[int, int]:
-    factor = (PIXELS / (shape[0] * shape[1])) ** 0.5
+def coarse_shape(shape: tuple[int, int], pixels: int) -> tuple[int, int]:
+    factor = (pixels / (shape[0] * shape[1])) ** 0.5
     return tuple(max(8, int(n * factor)) for n in shape)
 
 
