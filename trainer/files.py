@@ -29,10 +29,13 @@ def write_tensors(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     """A safetensors file. Shared or strided tensors are copied first: the format takes neither."""
     plain = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
     with replacing(file) as draft:
+        draft.touch()
+        mode = draft.stat().st_mode  # that files have here; safetensors' own are for their owner alone
         try:
             save_file(plain, draft, dict(metadata or {}))
         except SafetensorError as e:  # a full disk arrives as this
             raise OSError(str(e)) from e
+        draft.chmod(mode)
 
 
 def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -23,6 +23,7 @@ BETA = 1500.0  # how strongly a step in intensity (0..1) stops the walk
 NOISE = 3.0  # at least this over the squared median step, so that noise does not stop it
 FLOOR = 3e-3  # the least conductance between neighbours, so that no region is cut off
 PRIOR = 0.05  # how strongly a walk without strokes is pulled to what its neighbour slice says
+NETWORK = 0.6  # share of the network that sharpens what a walk found
 LOOKS = 0.03  # and to what the forest says, where looks decide
 DOUBT = 0.003  # where nobody can tell whether they do
 ASKED = 3  # annotated slices, at most, whose strokes are held out to find out whether they do
@@ -192,7 +193,7 @@ def propagate_stack(
     for z in annotated:
         if stopped():
             break
-        total[:, z] = random_walk(image[:, z], target[z], classes)
+        total[:, z] = sharpened(image[:, z], target[z], random_walk(image[:, z], target[z], classes))
         trust[z] = 1.0
     for start in annotated:
         for step in (1, -1):
@@ -200,6 +201,13 @@ def propagate_stack(
     mass = total.sum(0)
     P = np.where(mass > 0, total / mass.clip(1e-6), 1 / classes)
     return P.astype(np.float32), trust
+
+
+def sharpened(image: np.ndarray, strokes: np.ndarray, P: np.ndarray) -> np.ndarray:
+    """P (K, H, W) of a walk, improved by a network that has learnt on generated images what strokes mean."""
+    from trainer.strokenet import refine  # here: it imports torch
+
+    return with_strokes((1 - NETWORK) * P + NETWORK * refine(image, strokes, P), strokes)
 
 
 def walk_outward(
