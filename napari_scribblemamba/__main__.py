@@ -26,14 +26,15 @@ def open_app(
     from napari.settings import get_settings
     from qtpy.QtCore import QTimer
 
+    from napari_scribblemamba._readers import plugin_for
     from napari_scribblemamba._worker import wait_for_background
 
     viewer = napari.Viewer(title="ScribbleMamba", show_welcome_screen=not images and sample is None)
     viewer.window.add_plugin_dock_widget(PLUGIN)
     if get_settings().application.window_size is None:  # the first start; later ones find the window as it was left
         viewer.window.resize(1300, 900)
-    if images:
-        viewer.open([str(path) for path in images])
+    for path in images:
+        viewer.open(str(path), plugin=plugin_for(path))
     if sample is not None:
         viewer.open_sample(PLUGIN, sample)
     QTimer.singleShot(200, viewer.reset_view)  # the image in full, once the docks have found their sizes

@@ -10,14 +10,18 @@ from dataclasses import dataclass
 
 import numpy as np
 from napari.components import ViewerModel
-from napari.layers import Image, Labels
-from napari.utils.colormaps import DirectLabelColormap
+from napari.layers import Image, Labels, Layer
+from napari.utils.colormaps import Colormap, DirectLabelColormap
+from napari.utils.colormaps.standardize_color import transform_color
 
+from napari_scribblemamba._readers import AFFINE
 from trainer.dataset import IGNORE, Sample
 
 KEY = "scribblemamba"  # of our entry in a layer's metadata
 BACKGROUND = "#7d8590"
 # Okabe and Ito, Color universal design (2008), the dark blue last: it is hard to see on dark images
+DISAGREEMENT = "#ff4fd8"  # pink: no class has it
+OUTLINE = 1  # pixels of a contour
 OKABE_ITO = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#cc79a7", "#d55e00", "#0072b2")
 
 
@@ -27,6 +31,15 @@ class Brush:
 
     name: str
     colour: str
+
+
+@dataclass(frozen=True)
+class View:
+    """How all predictions are shown."""
+
+    contour: bool = False  # borders only
+    opacity: float = 0.45
+    hidden: bool = False
 
 
 def default_colour(index: int) -> str:
@@ -43,7 +56,8 @@ def default_brushes(names: Sequence[str]) -> tuple[Brush, ...]:
 def new_scribble_layer(viewer: ViewerModel, image: Image, brushes: Sequence[Brush]) -> Labels:
     """An empty layer to draw on, over the image, with a brush for the first class after the background."""
     space = image_space(image)
-    strokes = Labels(np.zeros(space, np.uint8), name=f"strokes · {image.name}", opacity=0.9, **_geometry(image))
+    name, where = f"strokes · {image.name}", {"metadata": _orientation(image), **_geometry(image)}
+    strokes = Labels(np.zeros(space, np.uint8), name=name, opacity=0.9, **where)
     set_brushes(strokes, brushes)
     viewer.layers.append(strokes)
     viewer.layers.selection.active = strokes
@@ -57,7 +71,16 @@ def start_painting(strokes: Labels, label: int) -> None:
 
 
 def is_scribble_layer(layer: object) -> bool:
-    return isinstance(layer, Labels) and "network" not in layer.metadata.get(KEY, {})
+    return isinstance(layer, Labels) and not _is_shown_by_us(layer)
+
+
+def is_source_image(layer: object) -> bool:
+    return isinstance(layer, Image) and not _is_shown_by_us(layer)
+
+
+def _is_shown_by_us(layer: Image | Labels) -> bool:
+    """A prediction, or something made of predictions."""
+    return "image" in layer.metadata.get(KEY, {})
 
 
 def brushes_of(strokes: Labels) -> tuple[Brush, ...] | None:
@@ -75,32 +98,70 @@ def set_brushes(strokes: Labels, brushes: Sequence[Brush]) -> None:
     """Name and colour the classes of a scribble layer; the layer carries them in its metadata."""
     if "colours" not in strokes.metadata.get(KEY, {}):  # new to us: a brush that suits its size
         strokes.brush_size = max(2, round(min(strokes.data.shape[-2:]) / 100))
-    entry = {"classes": [b.name for b in brushes], "colours": [b.colour for b in brushes]}
-    strokes.metadata = {**strokes.metadata, KEY: entry}
+    _note(strokes, classes=[b.name for b in brushes], colours=[b.colour for b in brushes])
     strokes.colormap = _colormap(brushes)
 
 
-def erase_class(strokes: Labels, index: int) -> None:
-    """Remove the strokes of a class and move the later classes down by one; Ctrl+Z brings the strokes back."""
+def _note(strokes: Labels, **values: object) -> None:
+    """Write into our entry of the layer's metadata, which is saved with the layer."""
+    strokes.metadata = {**strokes.metadata, KEY: {**strokes.metadata.get(KEY, {}), **values}}
+
+
+def renumber(strokes: Labels, numbers: Sequence[int]) -> None:
+    """Class c becomes numbers[c], or nothing where that is -1; so do the marks of absence.
+
+    What was drawn before can then not be undone by napari, which would bring it back under its old number.
+    """
     values = np.asarray(strokes.data)
-    where = np.nonzero(values > index)
-    label = values[where].astype(int)
-    strokes.data_setitem(where, np.where(label == index + 1, 0, label - 1).astype(values.dtype))
+    where = np.nonzero((values > 0) & (values <= len(numbers)))
+    strokes.data_setitem(where, (np.asarray(numbers) + 1)[values[where] - 1].astype(values.dtype))
+    absent = {numbers[c]: slices for c, slices in absent_of(strokes).items() if c < len(numbers) and numbers[c] > 0}
+    _note(strokes, absent=absent)
+    mode = strokes.mode
+    strokes.editable = False  # forgets its history
+    strokes.editable = True
+    strokes.mode = mode
+
+
+def absent_of(strokes: Labels) -> dict[int, list[int]]:
+    """class -> the slices that it is marked as absent from, in order."""
+    absent = strokes.metadata.get(KEY, {}).get("absent", {})
+    return {int(c): sorted(slices) for c, slices in absent.items()}  # JSON has made strings of the classes
+
+
+def mark_absent(strokes: Labels, index: int, z: int, absent: bool = True) -> None:
+    """Say that class `index` is nowhere in slice z, or take that back. ValueError for the background."""
+    if index == 0:
+        raise ValueError("the background is never absent; mark what is missing on this slice")
+    marks = absent_of(strokes)
+    slices = (set(marks.get(index, ())) | {z}) - (set() if absent else {z})
+    rest = {c: each for c, each in marks.items() if c != index}
+    _note(strokes, absent={**rest, index: sorted(slices)} if slices else rest)
+
+
+def absences(strokes: Labels) -> tuple[tuple[int, int], ...]:
+    """(slice, class) for every mark of absence, in order."""
+    return tuple(sorted((z, c) for c, slices in absent_of(strokes).items() for z in slices))
 
 
 # napari -> engine ---------------------------------------------------------------------------------------------------
 
 
-def sample_from_layers(image: Image, strokes: Labels | None, classes: Sequence[str]) -> Sample:
+def sample_from_layers(
+    image: Image, strokes: Labels | None, classes: Sequence[str], channels: Sequence[Image] = ()
+) -> Sample:
     """The engine's sample of an image and its strokes; without strokes nothing is labelled.
 
+    channels: images of the same shape that are further channels of this one
     ValueError where their shapes differ or a painted label has no class.
     """
-    pixels = image_array(image).astype(np.float32)
-    target = np.full(pixels.shape[1:], IGNORE, np.uint8)
+    if others := [c.name for c in channels if image_space(c) != image_space(image)]:
+        raise ValueError(f"{', '.join(others)} and '{image.name}' have other shapes; channels are of one shape")
+    pixels = np.concatenate([image_array(each).astype(np.float32) for each in (image, *channels)])
+    target, absent = np.full(pixels.shape[1:], IGNORE, np.uint8), ()
     if strokes is not None:
-        target = _target(strokes, image, classes)
-    return Sample(pixels, target, spacing_of(image), image.name)
+        target, absent = target_of(strokes, image, classes), absences(strokes)
+    return Sample(pixels, target, spacing_of(image), image.name, absent=absent)
 
 
 def image_array(image: Image) -> np.ndarray:
@@ -119,7 +180,7 @@ def image_space(image: Image) -> tuple[int, ...]:
     if len(space) not in (2, 3):
         raise ValueError(
             f"'{image.name}' has {len(space)} axes, {space}; ScribbleMamba takes 2-D images and stacks (D, H, W), "
-            "so split it into stacks first"
+            "so split it first: right click on the layer > Split Stack"
         )
     return space
 
@@ -135,15 +196,30 @@ def unit_size(unit: object) -> float:
     return float((1 * unit).to("mm").magnitude) if unit.is_compatible_with("mm") else 1.0
 
 
-def visible_slice(viewer: ViewerModel, image: Image) -> int | None:
+def show_slice(viewer: ViewerModel, layer: Image | Labels, index: int) -> None:
+    """Bring this slice of a stack into view."""
+    along = viewer.dims.ndim - layer.ndim  # the stack's first axis among the viewer's
+    viewer.dims.set_point(along, float(layer.data_to_world((index, *[0] * (layer.ndim - 1)))[0]))
+
+
+def write_on_slice(viewer: ViewerModel, text: str) -> None:
+    """A word in the corner of the picture; "" takes it away."""
+    overlay = viewer.canvas.overlays.text if hasattr(viewer, "canvas") else viewer.text_overlay  # napari < 0.9
+    if overlay.text != text:
+        overlay.text, overlay.visible = text, bool(text)
+        overlay.position, overlay.font_size = "top_left", 12  # napari's own messages come up at the bottom
+
+
+def visible_slice(viewer: ViewerModel, layer: Image | Labels) -> int | None:
     """The slice of a stack that the viewer shows, None for a 2-D image."""
-    if image.ndim < 3:
+    if layer.ndim < 3:
         return None
-    index = round(float(image.world_to_data(viewer.dims.point)[0]))
-    return min(max(index, 0), image_space(image)[0] - 1)
+    index = round(float(layer.world_to_data(viewer.dims.point)[0]))
+    return min(max(index, 0), layer.data.shape[0] - 1)
 
 
-def _target(strokes: Labels, image: Image, classes: Sequence[str]) -> np.ndarray:
+def target_of(strokes: Labels, image: Image, classes: Sequence[str]) -> np.ndarray:
+    """The engine's target of some strokes, uint8 (*space). ValueError where they are not of this image and classes."""
     values = np.asarray(strokes.data)
     if values.shape != image_space(image):
         raise ValueError(
@@ -155,7 +231,7 @@ def _target(strokes: Labels, image: Image, classes: Sequence[str]) -> np.ndarray
             f"label {values.max()} in '{strokes.name}' belongs to no class, there are {len(classes)}; "
             "add a class or erase it"
         )
-    return np.where(values == 0, IGNORE, values.astype(np.int64) - 1).astype(np.uint8)
+    return values.astype(np.uint8) - np.uint8(1)  # 0 becomes 255, which is IGNORE
 
 
 # engine -> napari ---------------------------------------------------------------------------------------------------
@@ -172,19 +248,76 @@ def add_prediction_layer(viewer: ViewerModel, image: Image, network: str, brushe
     layer = Labels(
         np.zeros(image_space(image), np.uint8),
         name=f"{network} · {image.name}",
-        metadata={KEY: {"network": network, "image": image.unique_id}},
-        opacity=0.45,
+        metadata={**_orientation(image), KEY: {"network": network, "image": image.unique_id}},
         visible=network == "ensemble",
         colormap=_colormap(brushes),
         **_geometry(image),
     )
-    selected = set(viewer.layers.selection)
-    viewer.layers.insert(viewer.layers.index(image) + 1, layer)
-    viewer.layers.selection = selected  # napari selects what it adds: the brush would be gone in mid-stroke
-    layer.editable = False
-    if hasattr(layer, "locked"):  # napari >= 0.7.1
-        layer.locked = True
+    _insert(viewer, layer, below=[image])
     return layer
+
+
+def add_difference_layer(viewer: ViewerModel, image: Image, one: str, other: str) -> Labels:
+    """Where two networks disagree; kept up to date by `show_prediction`. ValueError where one has predicted nothing."""
+    layers = prediction_layers(viewer, image)
+    if missing := [name for name in (one, other) if name not in layers]:
+        raise ValueError(f"there is no prediction of {', '.join(missing)} for '{image.name}'; predict first")
+    for layer in difference_layers(viewer, image):
+        if layer.metadata[KEY]["difference"] == [one, other]:
+            layer.visible = True
+            return layer
+    layer = Labels(
+        (layers[one].data != layers[other].data).astype(np.uint8),
+        name=f"{one} – {other} · {image.name}",
+        metadata={KEY: {"difference": [one, other], "image": image.unique_id}},
+        colormap=DirectLabelColormap(color_dict={None: "transparent", 1: DISAGREEMENT}),
+        **_geometry(image),
+    )
+    _insert(viewer, layer, below=[image, *overlays(viewer, image)])
+    return layer
+
+
+def difference_layers(viewer: ViewerModel, image: Image) -> list[Labels]:
+    return [layer for layer in overlays(viewer, image) if "difference" in layer.metadata[KEY]]
+
+
+def probability_layer(viewer: ViewerModel, image: Image, network: str, brush: Brush) -> Image:
+    """How sure a network is of a class, float32 0..1 over the image; made where there is none yet."""
+    entry = {"probability": [network, brush.name], "image": image.unique_id}
+    for layer in overlays(viewer, image):
+        if layer.metadata[KEY] == entry and layer.data.shape == image_space(image):
+            return layer
+    layer = Image(
+        np.zeros(image_space(image), np.float32),
+        name=f"P({brush.name}) · {network} · {image.name}",
+        metadata={KEY: entry},
+        contrast_limits=(0, 1),
+        colormap=Colormap([(0, 0, 0, 1), transform_color(brush.colour)[0]], name=f"to {brush.colour}"),
+        blending="additive",
+        **_geometry(image),
+    )
+    _insert(viewer, layer, below=[image, *overlays(viewer, image)])
+    return layer
+
+
+def overlays(viewer: ViewerModel, image: Image) -> list[Image | Labels]:
+    """Every layer of ours that shows predictions for this image, or something made of them."""
+    ours = [layer for layer in viewer.layers if isinstance(layer, (Image, Labels)) and _is_shown_by_us(layer)]
+    return [layer for layer in ours if layer.metadata[KEY]["image"] == image.unique_id]
+
+
+def set_view(viewer: ViewerModel, image: Image, view: View) -> None:
+    """Show all overlays so. What `hidden` has hidden comes back, and nothing else."""
+    for layer in overlays(viewer, image):
+        entry = layer.metadata[KEY]
+        if isinstance(layer, Labels):
+            layer.contour, layer.opacity = OUTLINE if view.contour else 0, view.opacity
+        if view.hidden and layer.visible:
+            layer.metadata[KEY] = {**entry, "blinked": True}
+            layer.visible = False
+        elif not view.hidden and entry.get("blinked"):
+            layer.metadata[KEY] = {name: value for name, value in entry.items() if name != "blinked"}
+            layer.visible = True
 
 
 def show_prediction(
@@ -194,19 +327,34 @@ def show_prediction(
 
     The pixels change on screen with the layers' next refresh(), which costs more and is left to the caller.
     """
-    layers = prediction_layers(viewer, image)
+    layers, where = prediction_layers(viewer, image), ... if index is None else index
     for network, classes in labels.items():
         layer = layers.get(network) or add_prediction_layer(viewer, image, network, brushes)
         if layer.data.shape != image_space(image):  # the image was replaced
             layer.data = np.zeros(image_space(image), np.uint8)
-        layer.data[... if index is None else index] = np.where(classes == 0, 0, classes + 1)
+        layer.data[where] = np.where(classes == 0, 0, classes + 1)
+    for difference in difference_layers(viewer, image):
+        one, other = (layers.get(name) for name in difference.metadata[KEY]["difference"])
+        if one is not None and other is not None and one.data.shape == difference.data.shape:
+            difference.data[where] = one.data[where] != other.data[where]
 
 
 def clear_predictions(viewer: ViewerModel, image: Image) -> None:
     """Blank the image's predictions, so that old ones are not taken for those of a new training."""
-    for layer in prediction_layers(viewer, image).values():
+    for layer in overlays(viewer, image):
         layer.data[...] = 0
         layer.refresh()
+
+
+def _insert(viewer: ViewerModel, layer: Image | Labels, below: Sequence[Layer]) -> None:
+    """Above the layers `below`, locked, and without taking the brush out of the person's hand."""
+    selected = set(viewer.layers.selection)
+    viewer.layers.insert(max(map(viewer.layers.index, below)) + 1, layer)
+    viewer.layers.selection = selected  # napari selects what it adds: the brush would be gone in mid-stroke
+    if isinstance(layer, Labels):
+        layer.editable = False
+    if hasattr(layer, "locked"):  # napari >= 0.7.1
+        layer.locked = True
 
 
 def recolour_predictions(viewer: ViewerModel, image: Image, brushes: Sequence[Brush]) -> None:
@@ -218,6 +366,11 @@ def _colormap(brushes: Sequence[Brush]) -> DirectLabelColormap:
     """Value c + 1 in the colour of class c; labels that belong to no class in white, so that they are found."""
     colours = {label: brush.colour for label, brush in enumerate(brushes, start=1)}
     return DirectLabelColormap(color_dict={None: "white", 0: "transparent", **colours})
+
+
+def _orientation(image: Image) -> dict[str, object]:
+    """Which way a patient lay, for the layer's metadata, where the image's reader knew."""
+    return {AFFINE: image.metadata[AFFINE]} if AFFINE in image.metadata else {}
 
 
 def _geometry(image: Image) -> dict[str, object]:

@@ -5,9 +5,11 @@ from collections.abc import Callable, Sequence
 from napari.components import LayerList
 from napari.layers import Image, Labels, Layer
 from qtpy.QtCore import QSignalBlocker, Signal
-from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QPushButton, QWidget
+from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QLabel, QPushButton, QWidget
 
-from napari_scribblemamba._layers import image_space, is_scribble_layer
+from napari_scribblemamba._layers import image_space, is_scribble_layer, is_source_image
+
+HINT = "color: #9aa4b0; font-size: 8pt;"
 
 
 class LayerCombo(QComboBox):
@@ -43,7 +45,7 @@ class LayerCombo(QComboBox):
         self._emit()
 
     def _emit(self) -> None:
-        if self.value() is not self._emitted:
+        if self.value() != self._emitted:
             self._emitted = self.value()
             self.valueChanged.emit()
 
@@ -53,6 +55,7 @@ class LayersPanel(QWidget):
 
     valueChanged = Signal()
     newRequested = Signal()
+    refused = Signal(str)
 
     def __init__(self, layers: LayerList) -> None:
         super().__init__()
@@ -67,13 +70,21 @@ class LayersPanel(QWidget):
         self._new.setToolTip("A new, empty layer to draw strokes on, over the chosen image")
         self._new.clicked.connect(self.newRequested)
 
-        row = QHBoxLayout()
-        row.addWidget(self._strokes, 1)
-        row.addWidget(self._new)
+        self._join = QPushButton("Join")
+        self._join.setToolTip(
+            "Take the image layers that are selected in napari's layer list together, as channels of one image.\n"
+            "A stack of channels becomes such layers by a right click on it > Split stack."
+        )
+        self._join.clicked.connect(self._on_join)
+        self._channels: tuple[Image, ...] = ()
+        self._joined = QLabel()
+        self._joined.setWordWrap(True)
+        self._joined.setStyleSheet(HINT)
         form = QFormLayout(self)
         form.setContentsMargins(0, 0, 0, 0)
-        form.addRow("Image", self._image)
-        form.addRow("Strokes", row)
+        form.addRow("Image", _row(self._image, self._join))
+        form.addRow(self._joined)
+        form.addRow("Strokes", _row(self._strokes, self._new))
 
         self._image.valueChanged.connect(self._on_image_changed)
         self._strokes.valueChanged.connect(self.valueChanged)
@@ -89,6 +100,28 @@ class LayersPanel(QWidget):
         self._image.setValue(image)
         self._strokes.setValue(strokes)
 
+    def channels(self) -> tuple[Image, ...]:
+        """The images that are further channels of the chosen one."""
+        return self._channels
+
+    def set_channels(self, channels: Sequence[Image]) -> None:
+        self._channels = tuple(channels)
+        image = self._image.value()
+        names = [layer.name for layer in (image, *channels)] if channels else []
+        self._joined.setText(f"{len(names)} channels: {', '.join(names)}")
+        self._joined.setVisible(bool(names))
+        self._join.setText("Part" if names else "Join")
+
+    def _on_join(self) -> None:
+        """Join the selected images to the chosen one; or part what was joined."""
+        if self._channels:
+            self.set_channels(())
+            return
+        if selected := self._where(lambda layer: is_source_image(layer) and layer in self._layers.selection):
+            self.set_channels([layer for layer in selected if layer != self._image.value()])
+        if not self._channels:
+            self.refused.emit("select the image layers to join in napari's layer list (Ctrl+click), then press Join")
+
     def unfollow(self) -> None:
         """Stop listening to the viewer; its layers outlive this panel."""
         for event in (self._layers.events.inserted, self._layers.events.removed, self._layers.events.reordered):
@@ -99,13 +132,17 @@ class LayersPanel(QWidget):
     def _on_layers_changed(self, event: object = None) -> None:
         for layer in self._layers:
             layer.events.name.connect(self._on_layers_changed)  # napari connects a callback once
-        self._image.setLayers(self._where(lambda layer: isinstance(layer, Image)))
+        self._image.setLayers(self._where(is_source_image))
         self._strokes.setLayers(self._where(is_scribble_layer))
         self._new.setEnabled(self._image.value() is not None)
+        self._join.setVisible(self._image.count() > 1)
+        if not all(channel in self._layers for channel in self._channels):
+            self.set_channels(())
 
     def _on_image_changed(self) -> None:
         """Take the strokes that fit the image, where there are any."""
         image, strokes = self.value()
+        self.set_channels(())
         if image is not None and (strokes is None or not _fits(strokes, image)):
             fitting = self._where(lambda layer: is_scribble_layer(layer) and _fits(layer, image))
             self._strokes.setValue(fitting[-1] if fitting else strokes)
@@ -113,6 +150,13 @@ class LayersPanel(QWidget):
 
     def _where(self, accept: Callable[[Layer], bool]) -> list[Layer]:
         return [layer for layer in self._layers if accept(layer)]
+
+
+def _row(wide: QWidget, narrow: QWidget) -> QHBoxLayout:
+    row = QHBoxLayout()
+    row.addWidget(wide, 1)
+    row.addWidget(narrow)
+    return row
 
 
 def _fits(strokes: Labels, image: Image) -> bool:

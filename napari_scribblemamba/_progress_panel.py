@@ -16,6 +16,7 @@ CURVES = ("#56b4e9", "#e69f00", "#2fbf9b", "#cc79a7", "#f0e442")
 BAR = """QProgressBar { background: rgba(128, 128, 128, 60); border: 0; border-radius: 4px; }
 QProgressBar::chunk { background: #2f8fd0; border-radius: 4px; }"""
 FAINT = "#9aa4b0"
+WARNING = "#e0a04a"
 REDRAW = 100  # ms between two redraws
 HEADLINES = {
     "idle": "Ready",
@@ -42,9 +43,13 @@ class ProgressPanel(QWidget):
         self._curves: dict[str, pg.PlotDataItem] = {}
         self._smooth: dict[str, list[tuple[int, float]]] = {}
         self._headline, self._numbers, self._shown = QLabel("Ready"), QLabel(), QLabel()
+        self._machine, self._note = QLabel(), QLabel()
         self._shown.setToolTip("What the visible overlay shows")
-        for label in (self._headline, self._numbers, self._shown):
+        for label in (self._headline, self._numbers, self._shown, self._machine, self._note):
             label.setWordWrap(True)
+        self._machine.setToolTip("Device, number format and kernel of the state-space scan")
+        self._machine.setStyleSheet(f"color: {FAINT}; font-size: 8pt;")
+        self._note.setStyleSheet(f"color: {WARNING};")
         self._bar = QProgressBar()
         self._bar.setTextVisible(False)
         self._bar.setFixedHeight(8)
@@ -54,11 +59,13 @@ class ProgressPanel(QWidget):
 
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        for widget in (self._headline, self._bar, self._numbers, self._plot, self._shown):
+        for widget in (self._headline, self._bar, self._numbers, self._note, self._plot, self._shown, self._machine):
             layout.addWidget(widget)
         self.redraw = qthrottled(self._redraw, timeout=REDRAW, leading=True)
         self.setValue([])
         self.set_shown("")
+        self.set_machine("")
+        self.set_note("")
 
     def value(self) -> list["Progress"]:
         return list(self._history)
@@ -101,6 +108,19 @@ class ProgressPanel(QWidget):
         self._shown.setText(f"Overlay: <b>{source}</b>" if source else "")
         self._shown.setVisible(bool(source))
 
+    def set_machine(self, machine: str) -> None:
+        """What the training runs on."""
+        self._machine.setText(machine)
+        self._machine.setVisible(bool(machine))
+
+    def set_note(self, note: str) -> None:
+        """A quiet word, such as why new strokes wait; "" takes it back."""
+        self._note.setText(note)
+        self._note.setVisible(bool(note))
+
+    def note(self) -> str:
+        return self._note.text()
+
     def shown(self) -> str:
         return self._shown.text()
 
@@ -120,6 +140,7 @@ class ProgressPanel(QWidget):
         running = self._state in ("training", "paused", "stopping")
         self._numbers.setText(_describe(self._history[-1], running) if self._history else "")
         self._numbers.setVisible(bool(self._history))
+        self._plot.setVisible(bool(self._smooth))
 
 
 def _describe(progress: "Progress", running: bool) -> str:

@@ -10,7 +10,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -25,7 +25,6 @@ State = Literal["idle", "training", "paused", "stopping", "predicting", "saving"
 LOOK_EVERY = 0.5  # seconds between two predictions while training
 LOOK_SHARE = 0.2  # of the time, at most, goes into looking instead of learning
 PROPAGATED = "propagated strokes"
-HAND_OVER = 0.9  # share of a slice's strokes, mean over classes, that the ensemble must get right to be shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +34,10 @@ class Prediction:
     image: str  # the sample's name
     index: int | None  # slice along the first axis; None: all of the image
     labels: dict[str, np.ndarray]  # network or "ensemble" -> uint8 classes (H, W), or (*space) where index is None
-    source: str  # for people: "propagated strokes", "ensemble of 3 networks"
+    source: str  # for people: "propagated strokes", "3 networks and propagated strokes", "ensemble of 3 networks"
     fraction: float = 1.0  # how much of the whole is predicted, 0..1; 1 also while training
+    network: str = ""  # whose probabilities were asked for
+    probabilities: np.ndarray | None = None  # of that network, float32 (K, *its labels)
 
 
 def make_run(samples: Sequence[Sample], config: Config, classes: Sequence[str]) -> Run:
@@ -58,6 +59,8 @@ class Session:
     progressed = Signal(object)  # Progress
     predicted = Signal(object)  # Prediction
     model_changed = Signal(object)  # Model
+    settled = Signal(str)  # what the training runs on, for people
+    measured = Signal(object, float)  # Config, seconds that a training with it takes here
     saved = Signal(object)  # Path
     failed = Signal(Exception)
 
@@ -76,6 +79,8 @@ class Session:
         )  # (sample, slice) in view; set by the window, read in the thread
         self._run: Run | None = None
         self._samples: list[Sample] = []  # that the run learns from
+        self._teachers: dict[str, np.ndarray] = {}  # sample name -> its propagated strokes (K, *space)
+        self._told = False  # what the run has settled on
         self._generation = 0
         self._run_in_background, self._make_run, self._load_model = run_in_background, make_run, load_model
         self._clock = clock
@@ -93,7 +98,7 @@ class Session:
                 if not stopped:  # who presses Stop wants quiet
                     self.predict(self._samples)
 
-        self._samples = list(samples)
+        self._samples, self._told = list(samples), False
         self._begin("training", self._training(samples, classes, config, self._generation + 1), done)
 
     def pause(self) -> None:
@@ -113,6 +118,30 @@ class Session:
             self._run.update(samples)
             self._samples = list(samples)
 
+    @property
+    def samples(self) -> list[Sample]:
+        """What the run learns from."""
+        return list(self._samples)
+
+    def measure(self, config: Config) -> None:
+        """Try how fast networks of this size train here, in the background; the answer arrives as `measured`.
+
+        Only where config says how many steps on what patch of a slice; for nothing else can it be foretold.
+        """
+        if config.iterations is None or len(config.patch) != 2:
+            raise ValueError("how long this takes depends on minutes, or on the images")
+
+        def done(seconds: float | None) -> None:
+            if seconds is not None:
+                self.measured.emit(config, seconds)
+
+        self._run_in_background(
+            self._measuring(config, self._generation),
+            on_event=lambda _: None,
+            on_done=done,
+            on_error=self.failed.emit,
+        )
+
     def stop(self) -> None:
         """End the training after the current step and keep its model; or end the prediction."""
         if self.state in ("training", "paused"):
@@ -123,11 +152,12 @@ class Session:
             self._generation += 1
             self._set_state("idle")
 
-    def predict(self, samples: Sequence[Sample]) -> None:
-        """Every slice of the samples, the nearest to the visible one first."""
+    def predict(self, samples: Sequence[Sample], probabilities: str | None = None) -> None:
+        """Every slice of the samples, the nearest to the visible one first; with the probabilities of one network."""
         if self.model is None:
             raise ValueError("there is no model yet; train one or load a run")
-        self._begin("predicting", self._predicting(self.model, samples, self._generation + 1), lambda _: self._finish())
+        events = self._predicting(self.model, samples, self._generation + 1, probabilities)
+        self._begin("predicting", events, lambda _: self._finish())
 
     def save(self, folder: Path) -> None:
         """Write the model as a run folder."""
@@ -150,6 +180,7 @@ class Session:
 
         def done(model: Model) -> None:
             self._finish()
+            self._teachers = {}
             self._set_model(model)
 
         self._begin("loading", _once(lambda: self._load_model(folder)), done)
@@ -171,28 +202,38 @@ class Session:
         if self.state == "stopping" or generation != self._generation:  # Stop was pressed while the run was being made
             run.stop()
 
+        self._teachers = run.teachers
         iteration, due = 0, 0.0
         looks: Iterator[Prediction] | None = None
         shown: dict[str, np.ndarray] = {}
-        trusted = False  # until the networks know the strokes, the propagated ones stay on screen
         for progress in run:
             iteration = progress.iteration
             yield progress
             if progress.stage == "propagation":
-                if not trusted:
-                    yield from _first_overlays(run.teachers, shown)
+                yield from _first_overlays(run.teachers, shown)
             elif self.state == "training" and self._clock() >= due:
                 looks = looks or self._looks(run.model)
                 start = self._clock()
-                prediction, target = next(looks)
-                trusted = trusted or not shown or stroke_accuracy(prediction, target) >= HAND_OVER
-                yield prediction if trusted else without_ensemble(prediction)
+                yield next(looks)
                 due = start + max(LOOK_EVERY, (self._clock() - start) / LOOK_SHARE)
         return run.model if iteration else None
 
-    def _looks(self, model: Model) -> Iterator[tuple[Prediction, np.ndarray]]:
-        """Without end, slices and their strokes: the one in view every other time, else the longest unseen."""
-        predict = SlicePredictor(model)
+    def _measuring(self, config: Config, generation: int) -> Generator[None, None, float | None]:
+        """In the thread: steps of one network after the other; None where newer work has begun meanwhile."""
+        from trainer.doctor import seconds_a_step
+        from trainer.machine import settled
+
+        machine, step = settled(config), 0.0
+        for network in config.networks:
+            if generation != self._generation:
+                return None
+            step += seconds_a_step(network, config, machine)
+            yield
+        return step * config.iterations
+
+    def _looks(self, model: Model) -> Iterator[Prediction]:
+        """Without end: the slice in view every other time, else the longest unseen."""
+        predict = SlicePredictor(model, self._teachers)
         seen = [-1] * len(_pieces(self._samples, model.volumetric))
         last = None
         for turn in itertools.count():
@@ -202,13 +243,13 @@ class Session:
             last = nearest if last != nearest else oldest
             seen[last] = turn
             sample, index = pieces[last]
-            yield predict(sample, index), sample.target[... if index is None else index]
+            yield predict(sample, index)
 
     def _predicting(
-        self, model: Model, samples: Sequence[Sample], generation: int
+        self, model: Model, samples: Sequence[Sample], generation: int, probabilities: str | None
     ) -> Generator[Prediction, None, None]:
         """In the thread: every slice, what is in view first; ends early where newer work has begun."""
-        predict = SlicePredictor(model)
+        predict = SlicePredictor(model, self._teachers, probabilities)
         pieces = _pieces(samples, model.volumetric)
         total = len(pieces)
         while pieces and generation == self._generation:
@@ -245,6 +286,9 @@ class Session:
         )
 
     def _on_event(self, event: Progress | Prediction) -> None:
+        if self._run is not None and not self._told:  # its first sign of life: device and kernel are known now
+            self._told = True
+            self.settled.emit(describe_machine(self._run.config))
         (self.predicted if isinstance(event, Prediction) else self.progressed).emit(event)
 
     def _on_error(self, error: Exception) -> None:
@@ -256,7 +300,11 @@ class Session:
         self.failed.emit(error)
 
     def _finish(self) -> None:
-        self._run = None
+        run, self._run = self._run, None
+        if run is not None and run.config.device.startswith("cuda"):
+            self._run_in_background(
+                _freed(run.model), on_event=lambda _: None, on_done=lambda _: None, on_error=self.failed.emit
+            )
         self._set_state("idle")
 
     def _set_model(self, model: Model) -> None:
@@ -268,11 +316,39 @@ class Session:
         self.state_changed.emit(state)
 
 
-class SlicePredictor:
-    """Predicts one slice at a time; each image is normalised once, as a whole, as in training."""
+def describe_machine(config: Config) -> str:
+    """What a run settled on: "cpu · float32 · scan: native (avx512)"."""
+    kernel = config.kernel
+    if kernel == "native":
+        from trainer.networks.scan.native import instruction_set
 
-    def __init__(self, model: Model) -> None:
-        self._model = model
+        kernel += f" ({instruction_set()})"
+    return f"{config.device} · {config.dtype} · scan: {kernel}"
+
+
+def _freed(model: Model | None) -> Generator[None, None, None]:
+    """In the thread: what only a training needs goes from the GPU; gradients and optimisers, that is most of it."""
+    import gc
+
+    import torch
+
+    for network in model.networks.values() if model is not None else ():
+        network.zero_grad(set_to_none=True)
+    gc.collect()
+    torch.cuda.empty_cache()
+    return
+    yield  # makes it a generator, one without events
+
+
+class SlicePredictor:
+    """Predicts one slice at a time; each image is normalised once, as a whole, as in training.
+
+    Of an image that was drawn on, the ensemble and the propagated strokes (its teacher) answer together, and what was
+    drawn stays: `Model.fill_in`, slice by slice.
+    """
+
+    def __init__(self, model: Model, teachers: dict[str, np.ndarray], probabilities: str | None = None) -> None:
+        self._model, self._teachers, self._wanted = model, teachers, probabilities
         self._prepared: dict[str, object] = {}  # sample name -> Tensor (D, C, H, W)
 
     def __call__(self, sample: Sample, index: int | None, fraction: float = 1.0) -> Prediction:
@@ -282,22 +358,32 @@ class SlicePredictor:
         labels = {name: p.argmax(0).astype(np.uint8) for name, p in probabilities.items()}
         names = self._model.names
         source = f"ensemble of {len(names)} networks" if len(names) > 1 else f"prediction of {names[0]}"
-        return Prediction(sample.name, index, labels, source, fraction)
+        teacher = self._teacher(sample, index)
+        if teacher is not None:
+            labels["ensemble"] = filled_in(probabilities["ensemble"], teacher, _slice(sample.target, index))
+            source = f"{len(names)} network{'s' * (len(names) > 1)} and propagated strokes"
+        wanted = probabilities[self._wanted] if self._wanted else None
+        return Prediction(sample.name, index, labels, source, fraction, self._wanted or "", wanted)
+
+    def _teacher(self, sample: Sample, index: int | None) -> np.ndarray | None:
+        """(K, *item); None where there is none, or of other classes or another image."""
+        teacher = self._teachers.get(sample.name)
+        if teacher is None or teacher.shape != (len(self._model.classes), *sample.target.shape):
+            return None
+        return teacher if index is None else teacher[:, index]
 
 
-def stroke_accuracy(prediction: Prediction, target: np.ndarray) -> float:
-    """Share of the drawn pixels that the ensemble has right, mean over the classes drawn; 0 where none is."""
+def filled_in(P: np.ndarray, teacher: np.ndarray, strokes: np.ndarray) -> np.ndarray:
+    """uint8 (*item): networks and propagated strokes together, and the strokes themselves."""
     from trainer.dataset import IGNORE
+    from trainer.model import with_teacher  # imports torch: only here, in the background
 
-    labels = prediction.labels["ensemble"]
-    drawn = [c for c in np.unique(target) if c != IGNORE]
-    return float(np.mean([(labels[target == c] == c).mean() for c in drawn])) if drawn else 0.0
+    labels = with_teacher(P, teacher).argmax(0).astype(np.uint8)
+    return np.where(strokes == IGNORE, labels, strokes)
 
 
-def without_ensemble(prediction: Prediction) -> Prediction:
-    """Only what each network sees: the ensemble's place still shows the propagated strokes."""
-    labels = {name: each for name, each in prediction.labels.items() if name != "ensemble"}
-    return replace(prediction, labels=labels, source=PROPAGATED)
+def _slice(values: np.ndarray, index: int | None) -> np.ndarray:
+    return values if index is None else values[index]
 
 
 def _first_overlays(teachers: dict[str, np.ndarray], shown: dict[str, np.ndarray]) -> Iterator[Prediction]:

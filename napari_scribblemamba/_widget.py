@@ -9,31 +9,39 @@ from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from napari.layers import Image, Labels
 from napari.utils.notifications import notification_manager, show_error, show_info
 from napari.viewer import Viewer
-from qtpy.QtCore import QEvent, QSize, Qt
-from qtpy.QtWidgets import QFrame, QGroupBox, QPushButton, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtCore import QEvent, QSize, Qt, QTimer
+from qtpy.QtGui import QShowEvent
+from qtpy.QtWidgets import QFrame, QGroupBox, QMainWindow, QScrollArea, QVBoxLayout, QWidget
 from superqt.utils import qthrottled
 
 from napari_scribblemamba import _layers
+from napari_scribblemamba._activity import Activity
+from napari_scribblemamba._class_table import read_classes, write_classes
 from napari_scribblemamba._classes_panel import ClassesPanel
+from napari_scribblemamba._drawing import Drawing
+from napari_scribblemamba._keys import ABSENT, BACK, CHOOSE, COMPARE, ERASE, ON, Keys
 from napari_scribblemamba._layers_panel import LayersPanel
 from napari_scribblemamba._models_panel import ModelsPanel
 from napari_scribblemamba._progress_panel import ProgressPanel
 from napari_scribblemamba._session import Prediction, Session
 from napari_scribblemamba._settings_panel import SettingsPanel
+from napari_scribblemamba._slices_panel import SlicesPanel
+from napari_scribblemamba._training_panel import TrainingPanel
+from napari_scribblemamba._view_panel import ENSEMBLE, ViewPanel
 from napari_scribblemamba._worker import EngineError, run_in_background
+from trainer.config import Config
 
 log = logging.getLogger(__name__)
 THREADS = max(1, (os.cpu_count() or 2) - 1)  # one core stays with the window
+TALLY = 200  # ms between two updates of the numbers beside the classes
 REFRESH = 500  # ms between two refreshes of the prediction layers
+ARRIVAL = 250  # ms between two new prediction layers: each makes the window wait
 WIDTH = 340  # pixels
-BUTTONS = {  # state -> text, colour and tooltip of the main button
-    "training": ("Stop", "#b4530a", "End after this step; what was learnt is kept"),
-    "stopping": ("Stopping…", "#5b6470", "The current step is being finished"),
-}
-TRAIN = ("Train", "#0b6bab", "Learn from the strokes (paint some of each class, the background too)")
+UNITS = ((86_400, "days"), (3600, "hours"), (60, "minutes"), (1, "seconds"))
 
 
 class ScribbleMamba(QWidget):
@@ -45,17 +53,25 @@ class ScribbleMamba(QWidget):
         self.session = session or Session(run_in_background)
         self._images: dict[str, Image] = {}  # sample name -> the layer it came from
         self._names: tuple[str, ...] = ()  # of the classes in the predictions
+        self._coming: list[str] = []  # networks whose layers are to be made
+        self._arrivals = QTimer(self)
+        self._arrivals.setInterval(ARRIVAL)
+        self._sure_of = 0  # class whose probability is shown where it was asked for
         self._warm = False
-        self._held: Labels | None = None  # strokes whose label the chosen row follows
         self._refresh = qthrottled(self._refresh_predictions, timeout=REFRESH, leading=True)
+        self._tell_tally = qthrottled(self._show_tally, timeout=TALLY, leading=True)
 
         self.layers = LayersPanel(napari_viewer.layers)
+        self.slices = SlicesPanel()
         self.classes = ClassesPanel()
         self.settings = SettingsPanel()
         self.progress = ProgressPanel()
+        self.view = ViewPanel()
         self.models = ModelsPanel()
-        self.button = QPushButton()
-        self.button.setMinimumHeight(34)
+        self.activity = Activity(self.session.stop)
+        self.training = TrainingPanel()
+        self.button = self.training.button
+        self.drawing, self.keys = Drawing(napari_viewer), Keys(napari_viewer.layers)
         self._lay_out()
         self._wire()
         self._on_layers_changed()
@@ -66,10 +82,10 @@ class ScribbleMamba(QWidget):
         column = QVBoxLayout(content)
         column.setContentsMargins(6, 4, 6, 4)
         column.setSpacing(6)
-        column.addWidget(_group("Image and strokes", self.layers))
+        column.addWidget(_group("Image and strokes", self.layers, self.slices))
         column.addWidget(_group("Classes", self.classes))
-        column.addWidget(_group("Training", self.settings, self.button))
-        column.addWidget(_group("Progress", self.progress))
+        column.addWidget(_group("Training", self.settings, self.training))
+        column.addWidget(_group("Progress", self.progress, self.view))
         column.addWidget(_group("Model", self.models))
         column.addStretch(1)
         scroll = QScrollArea()
@@ -88,8 +104,25 @@ class ScribbleMamba(QWidget):
         self.layers.newRequested.connect(self._new_strokes)
         self.classes.valueChanged.connect(self._on_classes_changed)
         self.classes.currentChanged.connect(self._take_brush)
-        self.classes.removed.connect(self._erase_class)
-        self.button.clicked.connect(self._on_button)
+        self.classes.renumbered.connect(self._renumber)
+        self.classes.absentRequested.connect(self._toggle_absent)
+        self.classes.importRequested.connect(self._import_classes)
+        self.classes.exportRequested.connect(self._export_classes)
+        self.layers.refused.connect(show_error)
+        self.slices.valueChanged.connect(self._jump)
+        self.keys.pressed.connect(self._on_key)
+        self.drawing.labelled.connect(self._on_label)
+        self.drawing.counted.connect(self._tell_tally)
+        self.drawing.changed.connect(self._take_up_strokes)
+        self.settings.presetChosen.connect(self._estimate)
+        self.training.trainRequested.connect(self._train)
+        self.training.stopRequested.connect(session.stop)
+        self.training.pauseRequested.connect(session.pause)
+        self.training.resumeRequested.connect(session.resume)
+        self.training.valueChanged.connect(self._take_up_strokes)
+        self.view.valueChanged.connect(self._show_view)
+        self.view.differenceRequested.connect(self._show_difference)
+        self.view.probabilityRequested.connect(self._predict)
         self.models.predictRequested.connect(self._predict)
         self.models.stopRequested.connect(session.stop)
         self.models.saveRequested.connect(session.save)
@@ -97,6 +130,9 @@ class ScribbleMamba(QWidget):
         self.models.exportRequested.connect(self._export)
         session.state_changed.connect(self._on_state)
         session.progressed.connect(self._on_progress)
+        session.settled.connect(self._on_settled)
+        self._arrivals.timeout.connect(self._add_layer)
+        session.measured.connect(self._on_measured)
         session.predicted.connect(self._on_predicted)
         session.model_changed.connect(self._on_model)
         session.saved.connect(self._on_saved)
@@ -105,6 +141,10 @@ class ScribbleMamba(QWidget):
         # the window may delete this widget, or only take it out of its dock (see `event`); no reference to self here
         self._endings = endings = [
             session.close,
+            self.keys.end,
+            self.drawing.end,
+            self._tell_tally.cancel,
+            self.activity.end,
             self.layers.unfollow,
             self._refresh.cancel,
             self.progress.redraw.cancel,
@@ -116,40 +156,71 @@ class ScribbleMamba(QWidget):
 
     # the person does something --------------------------------------------------------------------------------------
 
-    def _on_button(self) -> None:
-        if self.session.state == "training":
-            self.session.stop()
-        else:
-            self._train()
-
     def _train(self) -> None:
         try:
             image, strokes = self._image_and_strokes()
-            config = replace(self.settings.value(), threads=THREADS).checked()
-            sample = _layers.sample_from_layers(image, strokes, self._class_names())
+            config = self.settings.value()
+            config = replace(config, threads=config.threads or THREADS).checked()
+            sample = _layers.sample_from_layers(image, strokes, self._class_names(), self.layers.channels())
         except ValueError as e:
             show_error(str(e))
             return
         self._watch(image, self._class_names())
         self.progress.setValue([])
         self.progress.set_shown("")
+        self.progress.set_note("")
         _layers.clear_predictions(self._viewer, image)
+        self._coming = [ENSEMBLE, *config.names]
         self.session.train([sample], self._names, config)
 
-    def _predict(self) -> None:
+    def _take_up_strokes(self) -> None:
+        """Give new strokes to the training that runs; where they cannot be used yet, it goes on with those before."""
+        if self.session.state not in ("training", "paused") or not self.training.value():
+            return
+        image, strokes = self.layers.value()
+        before = {sample.name: sample for sample in self.session.samples}
+        if strokes is None or image is None or image.name not in before:
+            return  # the person draws on another image meanwhile
+        try:
+            if self._class_names() != self._names:
+                raise ValueError("the classes are other ones now; stop and train again")
+            old = before[image.name]
+            target, absent = _layers.target_of(strokes, image, self._names), _layers.absences(strokes)
+            if absent != old.absent or not np.array_equal(target, old.target):
+                now = before | {image.name: replace(old, target=target, absent=absent)}
+                self.session.update(list(now.values()))
+        except ValueError as e:
+            self.progress.set_note(f"New strokes wait: {e}")
+        else:
+            self.progress.set_note("")
+
+    def _estimate(self) -> None:
+        """How long the chosen preset takes on this machine, where that can be foretold."""
+        config = self.settings.value()
+        if config.iterations is None or self.session.state in ("training", "paused", "stopping"):
+            return
+        if len(config.patch) != 2:
+            self.settings.set_estimate("the time depends on your images, and is shown once it trains")
+            return
+        self.settings.set_estimate("measuring how long that takes here…")
+        self.session.measure(config)
+
+    def _predict(self, probabilities: str | None = None) -> None:
+        """The whole image by the model at hand; with how sure this network is of the class in hand."""
         try:
             image, _ = self._image_and_strokes(strokes_needed=False)
-            sample = _layers.sample_from_layers(image, None, self.session.model.classes)
+            sample = _layers.sample_from_layers(image, None, self.session.model.classes, self.layers.channels())
         except ValueError as e:
             show_error(str(e))
             return
         self._watch(image, self.session.model.classes)
-        self.session.predict([sample])
+        self._sure_of = min(max(self.classes.current(), 0), len(self._names) - 1)
+        self.session.predict([sample], probabilities)
 
     def _export(self, folder: Path) -> None:
         try:
             image, strokes = self._image_and_strokes()
-            sample = _layers.sample_from_layers(image, strokes, self._class_names())
+            sample = _layers.sample_from_layers(image, strokes, self._class_names(), self.layers.channels())
         except ValueError as e:
             show_error(str(e))
             return
@@ -165,6 +236,18 @@ class ScribbleMamba(QWidget):
         self.layers.setValue((image, strokes))
         self.classes.setCurrent(1)
 
+    def _show_view(self) -> None:
+        for image in self._watched():
+            _layers.set_view(self._viewer, image, self.view.value())
+
+    def _show_difference(self, one: str, other: str) -> None:
+        for image in self._watched():
+            try:
+                _layers.add_difference_layer(self._viewer, image, one, other)
+            except ValueError as e:
+                show_error(str(e))
+        self._show_view()
+
     def _take_brush(self, index: int) -> None:
         """The class in hand: paint with it from now on."""
         _, strokes = self.layers.value()
@@ -172,15 +255,81 @@ class ScribbleMamba(QWidget):
             self._viewer.layers.selection.active = strokes
             _layers.start_painting(strokes, label=index + 1)
 
-    def _erase_class(self, index: int) -> None:
+    def _renumber(self, numbers: list[int]) -> None:
+        """Classes moved or went: their strokes follow."""
         _, strokes = self.layers.value()
         if strokes is not None:
-            _layers.erase_class(strokes, index)
+            _layers.renumber(strokes, numbers)
+            self.drawing.recount()
+
+    def _import_classes(self, file: Path) -> None:
+        """Take the classes of a table; strokes stay with the names of theirs."""
+        try:
+            brushes = read_classes(file)
+            self._renumber(self._places_in(brushes, file))
+        except (ValueError, OSError) as e:
+            show_error(str(e))
+            return
+        self.classes.setValue(brushes)
+
+    def _export_classes(self, file: Path) -> None:
+        try:
+            write_classes(file, self.classes.value())
+        except OSError as e:
+            show_error(str(e))
+
+    def _places_in(self, brushes: tuple[_layers.Brush, ...], file: Path) -> list[int]:
+        """Of each class at hand its number among these; -1 where it is not there, and nothing is drawn of it."""
+        numbers, tally = {brush.name: i for i, brush in enumerate(brushes)}, self.drawing.tally
+        for c, name in enumerate(self._class_names()):
+            if name not in numbers and tally is not None and tally.pixels(c + 1):
+                raise ValueError(f"there are strokes of '{name}', which {file} does not name; remove that class first")
+        return [numbers.get(name, -1) for name in self._class_names()]
+
+    def _toggle_absent(self) -> None:
+        """Say that the class in hand is nowhere on this slice; or take it back."""
+        strokes, c = self.drawing.strokes, self.classes.current()
+        if strokes is None:
+            show_error("there are no strokes yet; press New")
+            return
+        z = _layers.visible_slice(self._viewer, strokes)
+        absent = (z or 0) not in _layers.absent_of(strokes).get(c, ())
+        try:
+            if absent and (strokes.data[... if z is None else z] == c + 1).any():
+                raise ValueError(
+                    f"'{self._class_names()[c]}' is drawn on this slice; erase it there, or choose another"
+                )
+            _layers.mark_absent(strokes, c, z or 0, absent)
+        except ValueError as e:
+            show_info(str(e))
+        self._show_tally()
+        self._take_up_strokes()
+
+    def _jump(self) -> None:
+        if self.drawing.strokes is not None:
+            _layers.show_slice(self._viewer, self.drawing.strokes, self.slices.value())
+
+    def _on_key(self, key: str) -> None:
+        if key in CHOOSE:
+            if CHOOSE.index(key) < len(self.classes.value()):
+                self.classes.setCurrent(CHOOSE.index(key))
+        else:
+            {
+                ERASE: self._erase,
+                ABSENT: self._toggle_absent,
+                BACK: self.slices.back,
+                ON: self.slices.on,
+                COMPARE: self.view.blink,
+            }[key]()
+
+    def _erase(self) -> None:
+        self.drawing.strokes.mode = "erase"
 
     def _on_classes_changed(self) -> None:
         _, strokes = self.layers.value()
         if strokes is not None:
             _layers.set_brushes(strokes, self.classes.value())
+        self._show_tally()
         for image in self._watched():
             _layers.recolour_predictions(self._viewer, image, self._brushes())
 
@@ -191,65 +340,113 @@ class ScribbleMamba(QWidget):
             if brushes := _layers.brushes_of(strokes):
                 self.classes.setValue(brushes)
             _layers.set_brushes(strokes, self.classes.value())
-        self._hold(strokes)
+        if strokes != self.drawing.strokes:
+            self.keys.hold(strokes)
+            self.drawing.hold(strokes)
+            if strokes is not None:
+                strokes.selected_label = self.classes.current() + 1
         if image is not None and not self._warm:
             self._warm = True
             run_in_background(_import_engine(), on_event=log.debug, on_done=log.debug, on_error=self._on_failed)
         self._on_dims()
 
-    def _hold(self, strokes: Labels | None) -> None:
-        """The chosen row and the layer's label are one thing: whichever changes, the other follows."""
-        if strokes is self._held:
-            return
-        if self._held is not None:
-            self._held.events.selected_label.disconnect(self._on_label)
-        self._held = strokes
-        if strokes is not None:
-            strokes.selected_label = self.classes.current() + 1
-            strokes.events.selected_label.connect(self._on_label)
-
-    def _on_label(self, event: object = None) -> None:
-        self.classes.mark(self._held.selected_label - 1)
+    def _on_label(self, label: int) -> None:
+        self.classes.mark(label - 1)
 
     def _on_dims(self, event: object = None) -> None:
-        """Tell the session which slice is in view."""
+        """Another slice is in view."""
         for name, image in self._images.items():
             self.session.visible = (name, _layers.visible_slice(self._viewer, image))
+        self._show_absent()
+
+    def _show_tally(self) -> None:
+        """What is drawn: beside each class, and in which slices."""
+        strokes, tally = self.drawing.strokes, self.drawing.tally
+        self.slices.setVisible(strokes is not None and strokes.ndim > 2)
+        self.slices.setSlices(tally.slices if tally else {})
+        self._show_absent()
+
+    def _show_absent(self) -> None:
+        """What belongs to the slice in view: its number, and the classes marked as absent from it."""
+        strokes, tally, absent = self.drawing.strokes, self.drawing.tally, []
+        if strokes is not None:
+            z = _layers.visible_slice(self._viewer, strokes) or 0
+            self.slices.setValue(z)
+            absent = [c for c, slices in _layers.absent_of(strokes).items() if z in slices]
+        names = self._class_names()
+        self.classes.set_drawn([tally.pixels(c + 1) if tally else 0 for c in range(len(names))], absent)
+        said = ", ".join(names[c] for c in sorted(absent) if c < len(names))
+        _layers.write_on_slice(self._viewer, f"absent here: {said}" if said else "")
 
     # the session tells something ------------------------------------------------------------------------------------
 
     def _on_state(self, state: str) -> None:
-        text, colour, tip = BUTTONS.get(state, TRAIN)
-        self.button.setText(text)
-        self.button.setToolTip(tip)
-        self.button.setStyleSheet(_button_style(colour))
-        self.button.setEnabled(state in ("idle", "predicting", "training"))
-        busy = state in ("training", "stopping")
-        self.settings.setEnabled(not busy)
+        self.training.set_state(state)
+        self.settings.setEnabled(state not in ("training", "paused", "stopping"))
         self.models.set_state(state)
+        self.view.set_state(state)
+        self.activity.set_state(state)
         self.progress.set_state(state)
+
+    def _on_settled(self, machine: str) -> None:
+        """The training has begun: make the layers for its predictions one by one, before they are wanted."""
+        self.progress.set_machine(machine)
+        self._arrivals.start()
+
+    def _add_layer(self) -> None:
+        if not self._coming or self.session.state not in ("training", "paused"):
+            self._arrivals.stop()
+            return
+        name = self._coming.pop(0)
+        for image in self._watched():
+            if name not in _layers.prediction_layers(self._viewer, image):
+                _layers.add_prediction_layer(self._viewer, image, name, self._brushes())
+                self._on_overlays(image)
+
+    def _on_overlays(self, image: Image) -> None:
+        """There is another layer of predictions."""
+        names = _layers.prediction_layers(self._viewer, image)
+        self.view.set_names(sorted(names, key=lambda name: (name == ENSEMBLE, name)))
+        self._show_view()
+
+    def _on_measured(self, config: Config, seconds: float) -> None:
+        if self.settings.shows(config):
+            self.settings.set_estimate(f"about {spoken(seconds)} on this machine")
 
     def _on_progress(self, progress: object) -> None:
         self.progress.show_progress(progress)
+        self.activity.set_fraction(progress.fraction)
 
     def _on_predicted(self, prediction: Prediction) -> None:
         image = self._images.get(prediction.image)
         shape = next(iter(prediction.labels.values())).shape
         if image not in self._viewer.layers or _layers.image_space(image)[-len(shape) :] != shape:
             return  # removed or replaced meanwhile
+        before = set(_layers.overlays(self._viewer, image))
         _layers.show_prediction(self._viewer, image, prediction.labels, prediction.index, self._brushes())
+        if prediction.probabilities is not None:
+            self._show_probability(image, prediction)
+        if set(_layers.overlays(self._viewer, image)) != before:
+            self._on_overlays(image)
         self.progress.set_shown(prediction.source)
         if self.session.state == "predicting":
             self.progress.set_fraction(prediction.fraction)
+            self.activity.set_fraction(prediction.fraction)
         self._refresh()
+
+    def _show_probability(self, image: Image, prediction: Prediction) -> None:
+        brush = self._brushes()[self._sure_of]
+        layer = _layers.probability_layer(self._viewer, image, prediction.network, brush)
+        layer.data[... if prediction.index is None else prediction.index] = prediction.probabilities[self._sure_of]
 
     def _refresh_predictions(self) -> None:
         for image in self._watched():
-            for layer in _layers.prediction_layers(self._viewer, image).values():
+            for layer in _layers.overlays(self._viewer, image):
                 layer.refresh()
 
     def _on_model(self, model: object) -> None:
         self.models.set_model(model)
+        self.view.set_model(True)
         _, strokes = self.layers.value()
         if strokes is None:  # a run was loaded before anything was drawn: its classes are what one would draw
             self.classes.setValue(_layers.default_brushes(model.classes))
@@ -293,19 +490,31 @@ class ScribbleMamba(QWidget):
     def _watched(self) -> list[Image]:
         return [image for image in self._images.values() if image in self._viewer.layers]
 
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        window = self.parentWidget()
+        while window is not None and not isinstance(window, QMainWindow):
+            window = window.parentWidget()
+        if window is not None:
+            self.keys.claim(window)
+
     def event(self, event: QEvent) -> bool:
         """Out of its dock the widget is closed: napari takes away its parent and forgets it."""
         if event.type() == QEvent.Type.ParentChange and self.parent() is None:
             for end in self._endings:
                 end()
+            _layers.write_on_slice(self._viewer, "")
         return super().event(event)
 
 
 def _import_engine() -> Generator[None, None, None]:
     """Seconds that the first Train need not wait for."""
+    import skimage.feature  # noqa: F401
+    import sklearn.ensemble  # noqa: F401
     import torch
 
-    import trainer.run  # noqa: F401
+    import trainer.run
+    import trainer.strokenet  # noqa: F401
 
     torch.optim.AdamW([torch.zeros(1, requires_grad=True)])  # the first optimiser imports half of torch
     torch.set_num_threads(THREADS)  # with all cores busy the window stutters
@@ -330,5 +539,7 @@ def _group(title: str, *widgets: QWidget) -> QGroupBox:
     return group
 
 
-def _button_style(colour: str) -> str:
-    return f"QPushButton {{ background: {colour}; color: white; font-weight: bold; border-radius: 4px; }}"
+def spoken(seconds: float) -> str:
+    """5400 -> "1.5 hours"."""
+    size, unit = next((u for u in UNITS if seconds >= 1.5 * u[0]), UNITS[-1])
+    return f"{seconds / size:.2g} {unit}"

@@ -19,6 +19,7 @@ from trainer.dataset import IGNORE, Sample
 from trainer.objectives import Batch
 from trainer.propagation import Teacher, contrast, sources
 from trainer.resampling import new_space, resample_image, resample_labels, resample_probabilities
+from trainer.wholes import Answer, answer_of
 
 POINTS = 10_000  # drawn voxels of a class and item that patches are put around
 
@@ -69,6 +70,7 @@ class Case:
     teacher: Tensor | None  # (items, K, *space) float16
     confidence: Tensor | None  # (items, *space) float16
     points: list[dict[int, np.ndarray]]  # of each item: class -> (m, n) some of the voxels it was drawn on
+    answer: Answer | None = None  # of a whole volume, in the place of its target
 
     @classmethod
     def of(cls, sample: Sample, teacher: Teacher | None, config: Config) -> "Case":
@@ -84,6 +86,7 @@ class Case:
             None if P is None else items(P, axes),
             None if weight is None else items(weight[None], axes)[:, 0],
             [drawn_points(plane.numpy()) for plane in target],
+            answer_of(sample, config),
         )
 
     @property
@@ -148,11 +151,15 @@ class Batches:
             return [self.items[i] for i in rng.choice(len(self.items), size, p=self.weights)]
         epoch, step = divmod(iteration, -(-len(self.items) // size))
         order = np.random.default_rng([self.config.seed, epoch, 1]).permutation(len(self.items))
+        if self.config.task != "segmentation":  # the last batch is filled up: norms want as much to compare in each
+            order = order.take(range(-(-len(order) // size) * size), mode="wrap")
         return [self.items[i] for i in order[step * size : (step + 1) * size]]
 
     def view(self, case: Case, z: int, rng: np.random.Generator) -> Batch:
-        seen = look(case, z, view_places(case, z, self.config, rng), self.config)
-        return seen._replace(image=self.shade(seen.image, rng))
+        places = view_places(case, z, self.config, rng)
+        seen = look(case, z, places, self.config)
+        target = seen.target if case.answer is None else case.answer(places)
+        return seen._replace(image=self.shade(seen.image, rng), target=target)
 
 
 class Ahead:

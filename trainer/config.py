@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from tyro.conf import Suppress
 
-NetworkName = Literal[
+SegmenterName = Literal[
     "unet",
     "swinunet",
     "mambaunet",
@@ -20,6 +20,7 @@ NetworkName = Literal[
     "nnmamba",
     "unet_cct",
 ]
+NetworkName = Literal[SegmenterName, "nnmamba_cls"]
 ObjectiveName = Literal[
     "cross_teaching",  # Weak-Mamba-UNet
     "supervised",  # cross-entropy and Dice on dense labels, or on what is drawn
@@ -33,13 +34,23 @@ ObjectiveName = Literal[
     "scribblevs",
     "dmpls",
     "dmsps",
+    "classification",  # one class for the whole image
+    "landmarks",  # points in the image, by heat maps
 ]
+Task = Literal["segmentation", "classification", "landmarks"]
 Numbers = tuple[tuple[float, ...], ...]  # some for each channel, or for each stage
 AXES: dict[str, tuple[int, ...]] = {  # of space that a network can read; 2 where it is not named
     "umamba_bot": (2, 3),
     "umamba_enc": (2, 3),
     "nnmamba": (3,),
     "nnmamba_cls": (3,),
+}
+WHOLE: dict[str, object] = {  # what classification and landmarks ask of a config: volumes seen whole, and no strokes
+    "view": "resize",
+    "spacing": None,
+    "interpolation": "linear",
+    "propagation": False,
+    "deep_supervision": False,
 }
 FORMAT = 1  # of config.json; raised when an older version could not read it
 
@@ -97,6 +108,10 @@ class Config:
     """Let that weight grow over the run. The published script computes a ramp and does not use it."""
     deep_supervision: bool = False
     """Losses at coarser scales too, in the networks that have the layers for it."""
+    sequence_head: bool = False
+    """nnMamba's paper lets a Mamba read the features before they are classified; its released code does not."""
+    sigma: float = 4.0
+    """mm, of the Gaussian that a landmark is in its heat map; a voxel of the view where that is more."""
     squared_dice: bool = True
     """Dice with squared probabilities in the denominator, as published; or plain sums."""
     dice_background: bool = True
@@ -141,6 +156,10 @@ class Config:
     """Scan kernel that the run found, for the record; the variable SCRIBBLEMAMBA_SCAN forces one."""
 
     @property
+    def task(self) -> Task:
+        return self.objective if self.objective in ("classification", "landmarks") else "segmentation"
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The networks, those named twice numbered: ("unet", "unet2", "mambaunet")."""
         counts: dict[str, int] = {}
@@ -165,7 +184,10 @@ class Config:
             min(self.patch[-2:], default=16) < 16
             and f"patch must be 16 pixels or more along each side, got {self.patch}",
             len(self.patch) == 3 and self.augmentation == "paper" and "the paper's augmentation is for slices only",
-            len(self.patch) == 3 and self.view == "resize" and "volumes are seen in patches; use the view patch",
+            len(self.patch) == 3
+            and self.view == "resize"
+            and self.task == "segmentation"
+            and "volumes are seen in patches; use the view patch",
             self.spacing is not None
             and len(self.spacing) != len(self.patch)
             and f"spacing must have as many axes as the patch {self.patch}, got {self.spacing}",
@@ -177,10 +199,30 @@ class Config:
             and f"minutes must be more than 0, got {self.minutes}",
             self.validate_every < 1 and f"validate_every must be 1 or more, got {self.validate_every}",
             self.threads < 0 and f"threads must be 0 or more, got {self.threads}",
+            *self._problems_of_task(),
         ]
         for problem in filter(None, problems):
             raise ValueError(f"Config: {problem}")
         return self
+
+    def _problems_of_task(self) -> list[str | bool]:
+        task, classifiers = self.task, [name == "nnmamba_cls" for name in self.networks]
+        if task != "classification" and any(classifiers):
+            return [f"nnmamba_cls is for the objective classification, got {self.objective}"]
+        if task == "segmentation":
+            return []
+        return [
+            len(self.patch) != 3 and f"{task} is for volumes; give a patch of three axes, got {self.patch}",
+            task == "classification" and not all(classifiers) and "classification takes the network nnmamba_cls only",
+            task == "landmarks"
+            and self.augmentation == "nnunet"
+            and "nnU-Net's augmentation mirrors, and a mirrored landmark is another one; use strong",
+            not 0 < self.sigma < float("inf") and f"sigma must be more than 0 mm, got {self.sigma}",
+            *(
+                getattr(self, name) != value and f"{task} wants {name} {value}, got {getattr(self, name)}"
+                for name, value in WHOLE.items()
+            ),
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -318,4 +360,23 @@ PRESETS: dict[PresetName, Config] = {
     ),
 }
 
-NETWORK_NAMES: tuple[str, ...] = get_args(NetworkName)
+VOLUMES = replace(
+    SUPERVISED,
+    networks=("nnmamba",),
+    objective="landmarks",
+    view="resize",
+    patch=(64, 64, 64),
+    batch=4,
+    normalisation="zscore",
+    augmentation="strong",
+    deep_supervision=False,
+)
+
+# of what is asked about whole volumes
+TaskPresetName = Literal["classification", "landmarks"]
+TASK_PRESETS: dict[TaskPresetName, Config] = {
+    "classification": replace(VOLUMES, networks=("nnmamba_cls",), objective="classification"),
+    "landmarks": VOLUMES,
+}
+
+NETWORK_NAMES: tuple[str, ...] = get_args(SegmenterName)

@@ -4,6 +4,12 @@
                                        "numTraining": 1, "file_ending": ".nii.gz"}
     FOLDER/imagesTr/CASE_0000.nii.gz  one file a channel (an RGB picture is one file with three channels)
     FOLDER/labelsTr/CASE.nii.gz       class ids; the highest one, if it is called "ignore", means "nobody drew here"
+    FOLDER/labelsTr/CASE.json         {"absent": [[slice, class], ...]}, where classes are known to be absent
+
+What is asked about whole images has a table in the place of labelsTr, and in dataset.json no "labels" but
+
+    "task": "classification", "classes": ["healthy", "ill"]      FOLDER/labels.csv, as in tables.py
+    "task": "landmarks", "landmarks": ["apex", "base"]           FOLDER/landmarks.csv
 
 Arrays are (z, y, x); how one file is read and written stands in formats.py.
 https://github.com/MIC-DKFZ/nnUNet/blob/master/documentation/dataset_format.md
@@ -21,6 +27,7 @@ from uuid import uuid4
 
 import numpy as np
 
+from trainer.config import Task
 from trainer.formats import (
     FORMATS,
     check_same_grid,
@@ -33,19 +40,32 @@ from trainer.formats import (
     strip_ending,
     write_array,
 )
+from trainer.tables import (
+    FILES,
+    read_label_table,
+    read_landmark_table,
+    unseen,
+    write_label_table,
+    write_landmark_table,
+)
 
 IGNORE = 255
+NAMES = {"segmentation": "labels", "classification": "classes", "landmarks": "landmarks"}  # task -> key of dataset.json
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One annotated image."""
+    """One annotated image. Its label and landmarks are for tasks that ask about it as a whole; then nobody need draw,
+    and the target is `undrawn`."""
 
     image: np.ndarray  # float32 (C, *space), raw intensities; space is (H, W) or (D, H, W)
     target: np.ndarray  # uint8 (*space): class 0..K-1, or IGNORE where nobody drew
     spacing: tuple[float, ...]  # mm per voxel, one per spatial axis
     name: str = ""
+    label: int | None = None  # class of the whole image
+    landmarks: np.ndarray | None = None  # (n, axes) mm from the centre of the first voxel, NaN where not to be seen
+    absent: tuple[tuple[int, int], ...] = ()  # (slice, class): that class is known to be absent from that slice
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,17 +75,24 @@ class Dataset:
     channels: tuple[str, ...]
     sparse: bool  # True where dataset.json has the label "ignore"
     ending: str  # ".nii.gz", ".png" or ".tif"
+    task: Task = "segmentation"  # of another one, the classes are those of whole images, or the names of landmarks
 
 
 @dataclass(frozen=True)
 class Header:
     """What dataset.json says."""
 
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  # or the names of landmarks
     channels: tuple[str, ...]
     ignore: int | None  # the id of "ignore", always len(classes)
     ending: str
     cases: int | None  # numTraining
+    task: Task = "segmentation"
+
+
+def undrawn(space: tuple[int, ...]) -> np.ndarray:
+    """uint8 (*space), read-only: the target of an image that nobody drew on. It takes no memory."""
+    return np.broadcast_to(np.uint8(IGNORE), space)
 
 
 # ---------------------------------------------------------------------------------------------------------- a dataset
@@ -79,9 +106,13 @@ def load_dataset(folder: Path | str) -> Dataset:
     folder = Path(folder)
     header = read_header(folder)
     cases = find_cases(folder / "imagesTr", header.ending)
+    if header.task != "segmentation":
+        samples = _load_wholes(folder, cases, header)
+        return Dataset(samples, header.classes, header.channels, False, header.ending, header.task)
     _check_files(folder, cases, header)
     samples = [_load_sample(folder, name, files, header) for name, files in cases.items()]
     _check_alike(samples, folder)
+    check_absent(samples, header.classes)
     if header.ignore is not None:
         check_strokes(samples, header.classes)
     return Dataset(samples, header.classes, header.channels, header.ignore is not None, header.ending)
@@ -95,8 +126,10 @@ def save_dataset(
     channels: Sequence[str] | None = None,
     ending: str | None = None,
     sparse: bool = True,
+    task: Task = "segmentation",
 ) -> None:
-    """Writes a dataset that `load_dataset` and nnU-Net itself read; IGNORE becomes nnU-Net's `ignore` label.
+    """Writes a dataset that `load_dataset` and nnU-Net itself read; IGNORE becomes nnU-Net's `ignore` label. For
+    another task it writes the table of the samples' labels or landmarks, and no targets.
 
     `ending` is chosen so that nothing is lost: .nii.gz for volumes, .png for pictures of integers in 0..65535 with
     spacing 1, .tif (float32) for all others. Pictures with the channels R, G, B and values up to 255 become one colour
@@ -104,8 +137,12 @@ def save_dataset(
     FOLDER must be new or empty; it appears whole or, after an error, not at all.
     """
     samples, classes = list(samples), tuple(classes)
-    _check_classes(classes)
-    _check_samples(samples, len(classes), sparse)
+    if task == "segmentation":
+        _check_classes(classes)
+        check_absent(samples, classes)
+    else:
+        check_wholes(samples, classes, task)
+    _check_samples(samples, len(classes), sparse or task != "segmentation")
     count = len(samples[0].image)
     channels = tuple(channels) if channels is not None else _default_channels(count)
     if len(channels) != count:
@@ -113,9 +150,15 @@ def save_dataset(
     ending = ending or _lossless_ending(samples)
     _check_ending(samples, ending)
     with _new_folder(Path(folder)) as root:
-        _write_header(root, classes, channels, sparse, ending, samples)
-        for name, sample in zip(_case_names(samples), samples, strict=True):
-            _save_sample(root, name, sample, channels, ending, len(classes))
+        _write_header(root, _labels_of(task, classes, sparse), channels, ending, samples)
+        named = dict(zip(_case_names(samples), samples, strict=True))
+        for name, sample in named.items():
+            _save_image(root, name, sample, channels, ending)
+        if task == "segmentation":
+            for name, sample in named.items():
+                _save_target(root, name, sample, ending, len(classes))
+        else:
+            _save_table(root, named, classes, task)
 
 
 def read_header(folder: Path) -> Header:
@@ -126,14 +169,19 @@ def read_header(folder: Path) -> Header:
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing; a dataset is a folder with dataset.json, imagesTr and labelsTr")
     content = read_json(file)
-    missing = [key for key in ("channel_names", "labels", "file_ending") if key not in content]
+    task = content.get("task", "segmentation")
+    if task not in NAMES:
+        raise ValueError(f"{file}: task is {task!r}; it must be one of {', '.join(NAMES)}")
+    missing = [key for key in ("channel_names", NAMES[task], "file_ending") if key not in content]
     if missing:
         raise ValueError(f"{file} lacks {', '.join(missing)}; it has {sorted(content)}; write it as nnU-Net v2 has it")
-    classes, ignore = _parse_labels(content["labels"], file)
+    names = content[NAMES[task]]
+    classes, ignore = _parse_labels(names, file) if task == "segmentation" else (_parse_names(names, task, file), None)
     ending = content["file_ending"]
     if ending not in FORMATS:
         raise ValueError(f"{file}: file_ending {ending!r} is not supported; use {', '.join(FORMATS)}")
-    return Header(classes, _parse_channels(content["channel_names"], file), ignore, ending, content.get("numTraining"))
+    channels = _parse_channels(content["channel_names"], file)
+    return Header(classes, channels, ignore, ending, content.get("numTraining"), task)
 
 
 def find_cases(folder: Path, ending: str | None = None) -> dict[str, list[Path]]:
@@ -165,6 +213,7 @@ def check_strokes(samples: Sequence[Sample], classes: Sequence[str]) -> None:
     """Raises ValueError unless there are two classes and each has a stroke somewhere; a case without any is fine."""
     if len(classes) < 2:
         raise ValueError(f"only one class ({', '.join(classes)}); at least two are needed: add one and paint both")
+    check_absent(samples, classes)
     drawn: set[int] = set()
     for sample in samples:
         ids = set(np.unique(sample.target).tolist()) - {IGNORE}
@@ -176,6 +225,58 @@ def check_strokes(samples: Sequence[Sample], classes: Sequence[str]) -> None:
     absent = [f"{i} ({name})" for i, name in enumerate(classes) if i not in drawn]
     if absent:
         raise ValueError(f"no scribbles for class {', '.join(absent)} in any image; paint a stroke or remove the class")
+
+
+def check_absent(samples: Sequence[Sample], classes: Sequence[str]) -> None:
+    """Raises ValueError for a mark of absence that names no slice or class, or contradicts what is drawn."""
+    for sample in samples:
+        planes = sample.target if sample.target.ndim == 3 else sample.target[None]
+        for z, c in sample.absent:
+            if not (0 <= z < len(planes) and 0 < c < len(classes)):
+                raise ValueError(
+                    f"'{sample.name}' has class {c} marked as absent from slice {z}, but there are slices 0 to "
+                    f"{len(planes) - 1} and classes 1 to {len(classes) - 1} (the background is never absent)"
+                )
+            if (planes[z] == c).any():
+                raise ValueError(
+                    f"class {c} ({classes[c]}) is marked as absent from slice {z} of '{sample.name}', but painted "
+                    "there; remove the mark or the paint"
+                )
+
+
+def check_wholes(samples: Sequence[Sample], names: Sequence[str], task: Task) -> None:
+    """Raises ValueError unless each sample has its class, or its landmarks, and every name is there at least once."""
+    _check_names(names, task)
+    if flat := [sample.name for sample in samples if sample.image.ndim != 4]:
+        raise ValueError(f"{task} is for volumes, but '{flat[0]}' is 2-D; save it as a stack")
+    if task == "classification":
+        for sample in samples:
+            if sample.label is None or not 0 <= sample.label < len(names):
+                raise ValueError(f"'{sample.name}' has the class {sample.label}; give one of 0 to {len(names) - 1}")
+        found = {sample.label for sample in samples}
+    else:
+        for sample in samples:
+            _check_points(sample, names)
+        found = {int(i) for sample in samples for i in np.flatnonzero(~np.isnan(sample.landmarks).any(1))}
+    if missing := [name for i, name in enumerate(names) if i not in found]:
+        raise ValueError(f"no image of {len(samples)} has {', '.join(missing)}; add one that has, or remove the name")
+
+
+def _check_points(sample: Sample, names: Sequence[str]) -> None:
+    shape = (len(names), 3)
+    if sample.landmarks is None or sample.landmarks.shape != shape:
+        found = None if sample.landmarks is None else sample.landmarks.shape
+        raise ValueError(f"'{sample.name}' has landmarks of shape {found}; expected {shape}, one row a name, in mm")
+    if np.isinf(sample.landmarks).any():
+        raise ValueError(f"'{sample.name}' has a landmark at infinity; give mm, or NaN where it is not to be seen")
+
+
+def _check_names(names: Sequence[str], task: str) -> None:
+    least = 2 if task == "classification" else 1
+    if len(names) < least:
+        raise ValueError(f"{task} needs {least} names or more, got {list(names)}; add one")
+    if len(set(names)) < len(names) or not all(names) or {"case", "class"} & set(names):
+        raise ValueError(f"names must differ, and 'case' and 'class' are reserved, got {list(names)}; rename")
 
 
 def check_image(image: np.ndarray, name: str) -> None:
@@ -270,7 +371,38 @@ def _load_sample(folder: Path, name: str, files: list[Path], header: Header) -> 
     labels, label_spacing = read_labels(label_file)
     check_same_grid(label_file, (labels.shape, label_spacing), files[0], (image.shape[1:], spacing))
     compare_affines(label_file, files[0])
-    return Sample(image, _target(labels, header, label_file), spacing, name)
+    absent = _read_absent(folder / "labelsTr" / f"{name}.json")
+    return Sample(image, _target(labels, header, label_file), spacing, name, absent=absent)
+
+
+def _load_wholes(folder: Path, cases: dict[str, list[Path]], header: Header) -> list[Sample]:
+    """The images of a dataset for another task than segmentation, each with what the table says of it."""
+    file = folder / FILES[header.task]
+    classification = header.task == "classification"
+    said = read_label_table(file, header.classes) if classification else read_landmark_table(file, header.classes)
+    if unknown := sorted(set(said) - set(cases)):
+        raise FileNotFoundError(f"{file} has {unknown[0]} ({len(unknown)} in all), which has no image; correct either")
+    if classification and (missing := sorted(set(cases) - set(said))):
+        raise ValueError(f"{file} has no row of {missing[0]} ({len(missing)} in all); add it or remove the image")
+    samples = []
+    for name, files in cases.items():
+        image, spacing = read_image(files)
+        _check_channels(files, len(image), header.channels, folder)
+        check_image(image, str(files[0]))
+        label, points = (said[name], None) if classification else (None, said.get(name, unseen(header.classes)))
+        samples.append(Sample(image, undrawn(image.shape[1:]), spacing, name, label, points))
+    _check_alike(samples, folder)
+    check_wholes(samples, header.classes, header.task)
+    return samples
+
+
+def _read_absent(file: Path) -> tuple[tuple[int, int], ...]:
+    """The marks in CASE.json beside the labels; none where there is no such file."""
+    marks = read_json(file).get("absent", []) if file.is_file() else []
+    pairs = isinstance(marks, list) and all(isinstance(m, list) and [type(i) for i in m] == [int, int] for m in marks)
+    if not pairs:
+        raise ValueError(f'{file} has "absent" {marks!r}; write [[slice, class], ...]')
+    return tuple((z, c) for z, c in marks)
 
 
 def _check_channels(files: list[Path], found: int, channels: tuple[str, ...], folder: Path) -> None:
@@ -298,7 +430,7 @@ def _target(labels: np.ndarray, header: Header, file: Path) -> np.ndarray:
     return target
 
 
-def _save_sample(root: Path, name: str, sample: Sample, channels: tuple[str, ...], ending: str, classes: int) -> None:
+def _save_image(root: Path, name: str, sample: Sample, channels: tuple[str, ...], ending: str) -> None:
     image, spacing = sample.image.astype(np.float32), tuple(float(s) for s in sample.spacing)
     if ending == ".png":
         image = image.astype(np.uint8 if image.max() <= 255 else np.uint16)
@@ -306,8 +438,24 @@ def _save_sample(root: Path, name: str, sample: Sample, channels: tuple[str, ...
     parts = [np.moveaxis(image, 0, -1)] if colour else list(image)  # (H, W, 3), or one (*space) a channel
     for i, part in enumerate(parts):
         write_array(root / "imagesTr" / f"{name}_{i:04d}{ending}", part, spacing)
+
+
+def _save_target(root: Path, name: str, sample: Sample, ending: str, classes: int) -> None:
     labels = np.where(sample.target == IGNORE, classes, sample.target).astype(np.uint8)
-    write_array(root / "labelsTr" / f"{name}{ending}", labels, spacing, labels=True)
+    (root / "labelsTr").mkdir(exist_ok=True)
+    write_array(root / "labelsTr" / f"{name}{ending}", labels, tuple(map(float, sample.spacing)), labels=True)
+    if sample.absent:  # a TIFF's spacing may stand there already
+        file = root / "labelsTr" / f"{name}.json"
+        before = read_json(file) if file.is_file() else {}
+        file.write_text(json.dumps(before | {"absent": sample.absent}), encoding="utf-8")
+
+
+def _save_table(root: Path, samples: dict[str, Sample], names: tuple[str, ...], task: Task) -> None:
+    file = root / FILES[task]
+    if task == "classification":
+        write_label_table(file, {name: sample.label for name, sample in samples.items()}, names)
+    else:
+        write_landmark_table(file, {name: sample.landmarks for name, sample in samples.items()}, names)
 
 
 # ---------------------------------------------------------------------------------------------- names and dataset.json
@@ -334,6 +482,17 @@ def _parse_labels(labels: dict[str, int], file: Path) -> tuple[tuple[str, ...], 
     return classes, ids.get("ignore")
 
 
+def _parse_names(names: list[str], task: Task, file: Path) -> tuple[str, ...]:
+    """["healthy", "ill"] -> the same, checked."""
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f'{file}: {NAMES[task]} is {names!r}; write ["name", "name", ...]')
+    try:
+        _check_names(names, task)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+    return tuple(names)
+
+
 def _parse_channels(names: dict[str, str], file: Path) -> tuple[str, ...]:
     expected = [str(i) for i in range(len(names))] if isinstance(names, dict) else []
     if not expected or set(names) != set(expected):
@@ -341,13 +500,19 @@ def _parse_channels(names: dict[str, str], file: Path) -> tuple[str, ...]:
     return tuple(names[i] for i in expected)
 
 
+def _labels_of(task: Task, classes: tuple[str, ...], sparse: bool) -> dict[str, object]:
+    """What dataset.json says of the task."""
+    if task != "segmentation":
+        return {"task": task, NAMES[task]: list(classes)}
+    return {"labels": {name: i for i, name in enumerate((*classes, "ignore") if sparse else classes)}}
+
+
 def _write_header(
-    root: Path, classes: tuple[str, ...], channels: tuple[str, ...], sparse: bool, ending: str, samples: list[Sample]
+    root: Path, labels: dict[str, object], channels: tuple[str, ...], ending: str, samples: list[Sample]
 ) -> None:
-    names = (*classes, "ignore") if sparse else classes
     content: dict[str, object] = {
         "channel_names": {str(i): name for i, name in enumerate(channels)},
-        "labels": {name: i for i, name in enumerate(names)},
+        **labels,
         "numTraining": len(samples),
         "file_ending": ending,
     }
@@ -388,8 +553,7 @@ def _new_folder(folder: Path) -> Iterator[Path]:
         raise ValueError(f"{folder} exists and is not empty; choose a new folder, nothing is overwritten")
     hidden = folder.with_name(f".{folder.name}-{uuid4().hex[:8]}")
     try:
-        for part in ("imagesTr", "labelsTr"):
-            (hidden / part).mkdir(parents=True)
+        (hidden / "imagesTr").mkdir(parents=True)
         yield hidden
         if folder.exists():
             folder.rmdir()

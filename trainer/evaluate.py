@@ -12,6 +12,12 @@ names come from the dataset.json in one of the folders or above it. The JSON fil
     cases            {case: {class: {metric: value}}}
     tolerance        mm, of nsd
     unscored         predictions without a reference
+
+Where the references are a folder with labels.csv or landmarks.csv (trainer/tables.py), as a dataset for whole images
+has it, and the predictions one with the same table, as trainer.predict writes it, the JSON file has
+
+    accuracy, auc, f1   means over the classes; classes: {class: {auc, f1, images}}; cases: {case: {class, predicted}}
+    mre, success        mm, and {mm: share of points within}; landmarks: {name: the same}; cases: {case: {name: mm}}
 """
 
 import json as json_format
@@ -27,7 +33,16 @@ from rich.table import Table
 
 from trainer.dataset import read_header
 from trainer.formats import FORMATS, check_same_grid, is_image, read_labels, strip_ending
-from trainer.metrics import METRICS, Scores, scores, summarise
+from trainer.metrics import (
+    METRICS,
+    Scores,
+    classification_scores,
+    landmark_scores,
+    radial_errors,
+    scores,
+    summarise,
+)
+from trainer.tables import LABELS, LANDMARKS, read_label_table, read_landmark_table, read_probabilities
 
 SHORT = {"accuracy": "acc", "precision": "prec", "sensitivity": "sens", "specificity": "spec"}
 
@@ -35,15 +50,55 @@ SHORT = {"accuracy": "acc", "precision": "prec", "sensitivity": "sens", "specifi
 def evaluate(predictions: Path, references: Path, tolerance: float = 2.0) -> dict:
     """Scores of all cases of `references`, as in the JSON file. ValueError or FileNotFoundError for input that is not
     complete or does not fit."""
+    if (references / LABELS).is_file():
+        return evaluate_labels(predictions, references)
+    if (references / LANDMARKS).is_file():
+        return evaluate_landmarks(predictions, references)
     predicted, real = _label_files(predictions), _label_files(references)
-    if missing := sorted(set(real) - set(predicted)):
-        raise FileNotFoundError(
-            f"{predictions} has no prediction of {_some(missing)}; predict all cases of {references}"
-        )
+    _check_complete(predictions, predicted, references, real)
     classes, ignore = _table(predictions, references, [*real.values(), *(predicted[case] for case in real)])
     cases = {case: _score(predicted[case], file, classes, ignore, tolerance) for case, file in real.items()}
     unscored = sorted(set(predicted) - set(real))
     return {**summarise(cases.values()), "cases": cases, "tolerance": tolerance, "unscored": unscored}
+
+
+def evaluate_labels(predictions: Path, references: Path) -> dict:
+    """Accuracy, AUC and F1 of the classes of whole images."""
+    classes = read_header(references).classes
+    real = read_label_table(references / LABELS, classes)
+    probabilities = read_probabilities(predictions / LABELS, classes)
+    _check_complete(predictions, probabilities, references, real)
+    P = np.stack([probabilities[case] for case in real])
+    guesses = {case: classes[probabilities[case].argmax()] for case in real}
+    cases = {case: {"class": classes[c], "predicted": guesses[case]} for case, c in real.items()}
+    unscored = sorted(set(probabilities) - set(real))
+    return {**classification_scores(P, np.array(list(real.values())), classes), "cases": cases, "unscored": unscored}
+
+
+def evaluate_landmarks(predictions: Path, references: Path) -> dict:
+    """Mean radial error and shares of success of landmarks."""
+    names = read_header(references).classes
+    real, predicted = (read_landmark_table(folder / LANDMARKS, names) for folder in (references, predictions))
+    _check_complete(predictions, predicted, references, real)
+    errors = {case: radial_errors(predicted[case], points) for case, points in real.items()}
+    for case, points in real.items():
+        if missing := [names[i] for i in np.flatnonzero(np.isnan(errors[case]) & ~np.isnan(points).any(1))]:
+            raise ValueError(f"{predictions / LANDMARKS} has no {_some(missing)} of {case}; predict each that is seen")
+    cases = {
+        case: {name: None if np.isnan(mm) else float(mm) for name, mm in zip(names, each, strict=True)}
+        for case, each in errors.items()
+    }
+    unscored = sorted(set(predicted) - set(real))
+    return {**landmark_scores(np.stack(list(errors.values())), names), "cases": cases, "unscored": unscored}
+
+
+def _check_complete(predictions: Path, predicted: dict, references: Path, real: dict) -> None:
+    if not real:
+        raise ValueError(f"{references} has no rows to score against")
+    if missing := sorted(set(real) - set(predicted)):
+        raise FileNotFoundError(
+            f"{predictions} has no prediction of {_some(missing)}; predict all cases of {references}"
+        )
 
 
 def _score(predicted: Path, real: Path, classes: tuple[str, ...], ignore: int | None, tolerance: float) -> Scores:
@@ -108,6 +163,24 @@ def _show(result: dict, console: Console) -> None:
         console.print(f"not scored, no reference: {_some(result['unscored'])}")
 
 
+def _show_wholes(result: dict, console: Console) -> None:
+    """A table of classes with their AUC and F1, or of landmarks with radial errors and shares of success."""
+    landmarks = "landmarks" in result
+    title = "distances in mm" if landmarks else f"accuracy {result['accuracy']:.3f}"
+    table = Table(title=f"{len(result['cases'])} case(s), {title}", box=SIMPLE_HEAD)
+    success = [f"within {mm} mm" for mm in result["success"]] if landmarks else []
+    for column in ("landmark", "points", "MRE", *success) if landmarks else ("class", "images", "AUC", "F1"):
+        table.add_column(column, justify="right")
+    rows = result["landmarks"] if landmarks else result["classes"]
+    for name, row in {**rows, "all": {"images": len(result["cases"]), **result}}.items():
+        values = (row["mre"], *row["success"].values()) if landmarks else (row["auc"], row["f1"])
+        count = row["points"] if landmarks else row["images"]
+        table.add_row(name, str(count), *("-" if value is None else f"{value:.3f}" for value in values))
+    console.print(table)
+    if result["unscored"]:
+        console.print(f"not scored, no reference: {_some(result['unscored'])}")
+
+
 def _cells(row: dict[str, float | None]) -> list[str]:
     digits = {"hd95": 2, "asd": 2}
     return ["-" if row[metric] is None else f"{row[metric]:.{digits.get(metric, 3)}f}" for metric in METRICS]
@@ -119,11 +192,13 @@ def main(
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
     tolerance: float = 2.0,
 ) -> None:
-    """Scores label files against references: Dice, IoU, HD95, ASD, NSD and more, per class and averaged.
+    """Scores label files against references: Dice, IoU, HD95, ASD, NSD and more, per class and averaged; or tables of
+    whole images' classes or landmarks.
 
     Args:
-        predictions: folder of predicted label files, CASE.nii.gz, CASE.png or CASE.tif.
-        references: folder of dense reference labels with the same names.
+        predictions: folder of predicted label files, CASE.nii.gz, CASE.png or CASE.tif; or with labels.csv or
+            landmarks.csv.
+        references: folder of dense reference labels with the same names; or a dataset with such a table.
         json: write all scores to this file.
         tolerance: of NSD, in mm.
     """
@@ -135,7 +210,8 @@ def main(
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    _show(result, Console())
+    show = _show if "tolerance" in result else _show_wholes
+    show(result, Console())
 
 
 if __name__ == "__main__":

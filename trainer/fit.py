@@ -21,7 +21,7 @@ import tyro  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
 
-from trainer.config import PRESETS, Config, PresetName, read_config  # noqa: E402
+from trainer.config import PRESETS, TASK_PRESETS, Config, PresetName, TaskPresetName, read_config  # noqa: E402
 from trainer.formats import read_json  # noqa: E402
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ class Fit:
     """Folder in the nnU-Net v2 raw format."""
     out: Path
     """Folder of the run; new or empty, unless --resume."""
-    preset: PresetName | None = None
-    """Where it is not given: interactive for strokes, supervised for dense labels."""
+    preset: PresetName | TaskPresetName | None = None
+    """Where it is not given: interactive for strokes, supervised for dense labels, else the dataset's task."""
     validation: Path | None = None
     """Dataset with dense labels; the weights that do best on it are kept."""
     resume: bool = False
@@ -59,18 +59,21 @@ def main() -> None:
 def parse(argv: list[str]) -> Fit:
     """The flags; those of the config start from the preset, which follows from the dataset where it is not given."""
     first = tyro.cli(Fit, args=argv, description=__doc__)
-    preset = first.preset or ("interactive" if has_ignore(first.dataset) else "supervised")
-    base = resumed(first.out) if first.resume else PRESETS[preset]
+    preset = first.preset or preset_for(first.dataset)
+    base = resumed(first.out) if first.resume else (PRESETS | TASK_PRESETS)[preset]
     given = tyro.cli(Fit, args=argv, default=dataclasses.replace(first, preset=preset, config=base))
     return dataclasses.replace(given, config=one_budget(given.config, base))
 
 
-def has_ignore(dataset: Path) -> bool:
-    """Whether its dataset.json lists "ignore": a quick look, before the dataset is read."""
+def preset_for(dataset: Path) -> str:
+    """By the task in its dataset.json, and whether its labels list "ignore": a quick look, before it is read."""
     file = dataset / "dataset.json"
     if not file.is_file():
         raise FileNotFoundError(f"{dataset} is no dataset: {file.name} is missing; give a folder in nnU-Net v2 format")
-    return "ignore" in (read_json(file).get("labels") or {})
+    content = read_json(file)
+    if content.get("task") in TASK_PRESETS:
+        return content["task"]
+    return "interactive" if "ignore" in (content.get("labels") or {}) else "supervised"
 
 
 def resumed(folder: Path) -> Config:
@@ -161,7 +164,7 @@ def described(progress: "trainer.Progress") -> str:
         return "spreading the strokes"
     left = "" if progress.remaining is None else f"  {progress.remaining:.0f} s left"
     losses = "  ".join(f"{name} {loss:.3f}" for name, loss in progress.losses.items())
-    score = "" if progress.validation is None else f"  validation Dice {progress.validation:.3f}"
+    score = "" if progress.validation is None else f"  validation {progress.validation:.3f}"
     return f"{progress.iteration}  {losses}  {progress.rate:.1f} it/s{left}{score}"
 
 

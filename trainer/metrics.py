@@ -9,6 +9,11 @@
     nsd      the share of both surfaces that lies within `tolerance` mm of the other; DeepMind, arXiv 1809.04430
     accuracy (TP + TN) / all   precision TP / (TP + FP)   sensitivity TP / (TP + FN)   specificity TN / (TN + FP)
 
+    radial error        the distance in mm between a landmark and its reference
+    success within t    the share of landmarks whose radial error is t mm or less
+    accuracy, auc, f1   of whole images: the share that is right, and the means over classes of the area under the ROC
+                        curve, one class against the rest, and of F1 (scikit-learn's)
+
 One side empty: dice, iou, nsd, precision and sensitivity are 0, hd95 and asd the diagonal of the volume in mm. Both
 empty: there is nothing to score, every value is None; `summarise` leaves these out and counts them.
 """
@@ -117,6 +122,53 @@ def _means(rows: list[dict[str, float | None]]) -> dict[str, float | None]:
     """Metric -> mean over the rows that have a value."""
     means: dict[str, float | None] = {}
     for metric in METRICS:
-        values = [row[metric] for row in rows if row[metric] is not None]
-        means[metric] = float(np.mean(values)) if values else None
+        means[metric] = _mean([row[metric] for row in rows])
     return means
+
+
+# Whole images
+
+
+def classification_scores(probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> dict:
+    """Of N images: probabilities (N, K) and their classes (N,) -> {"accuracy", "auc", "f1", "classes": {class: ...}}.
+
+    AUC and F1 are None for a class that no image has, AUC also for one that all have; the means leave these out.
+    """
+    from sklearn.metrics import f1_score, roc_auc_score  # here: it takes a second to import
+
+    guesses, table = probabilities.argmax(1), {}
+    for c, name in enumerate(classes):
+        real = labels == c
+        table[name] = {
+            "auc": float(roc_auc_score(real, probabilities[:, c])) if 0 < real.sum() < len(real) else None,
+            "f1": float(f1_score(real, guesses == c)) if real.any() else None,
+            "images": int(real.sum()),
+        }
+    means = {metric: _mean([row[metric] for row in table.values()]) for metric in ("auc", "f1")}
+    return {"accuracy": float((guesses == labels).mean()), **means, "classes": table}
+
+
+def radial_errors(points: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """(..., n, axes) both, in mm -> (..., n) mm; NaN where the reference is."""
+    return np.linalg.norm(points - reference, axis=-1)
+
+
+def landmark_scores(errors: np.ndarray, names: Sequence[str], within: Sequence[float] = (2.0, 3.0, 4.0)) -> dict:
+    """Radial errors (N, n) mm of N images -> {"mre", "success": {mm: share}, "landmarks": {name: the same}}.
+
+    NaN counts nowhere; None for a landmark that no image has.
+    """
+    return _of_errors(errors, within) | {
+        "landmarks": {name: _of_errors(errors[:, i], within) for i, name in enumerate(names)}
+    }
+
+
+def _of_errors(errors: np.ndarray, within: Sequence[float]) -> dict:
+    seen = errors[~np.isnan(errors)]
+    success = {f"{t:g}": float((seen <= t).mean()) if seen.size else None for t in within}
+    return {"mre": float(seen.mean()) if seen.size else None, "success": success, "points": int(seen.size)}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None

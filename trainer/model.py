@@ -4,12 +4,13 @@ C channels · K classes · space is (H, W) or (D, H, W)
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.special import softmax
 from torch import Tensor, nn
 
 from trainer.batches import items, normalise, wanted_spacing
@@ -22,6 +23,7 @@ from trainer.metrics import dice
 from trainer.networks import build_for
 from trainer.propagation import propagate
 from trainer.resampling import resample_image, resample_probabilities
+from trainer.wholes import output_of, points_of
 
 ENSEMBLE = "ensemble"
 WEIGHTS, CHECKPOINT, CONFIG = "weights.safetensors", "checkpoint.safetensors", "config.json"
@@ -52,8 +54,21 @@ def agreement(one: np.ndarray, other: np.ndarray, classes: int) -> float:
     return float(np.mean([score for score in scores if score is not None]))
 
 
+def without_absent(P: np.ndarray, absent: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Probabilities (K, *space) -> float32, 0 for each (slice, class) of `absent`, the other classes in proportion."""
+    P = P.astype(np.float32)
+    planes = P if P.ndim == 4 else P[:, None]  # (K, D, H, W)
+    for z in {z for z, _ in absent}:
+        there = [c for c in range(len(P)) if (z, c) not in absent]
+        shares = planes[there, z] + 1e-6  # evenly where nothing else was thought possible
+        planes[:, z] = 0
+        planes[there, z] = shares / shares.sum(0)
+    return P
+
+
 class Model:
-    """Networks that answer together: `predict` gives labels, `probabilities` what each network thinks."""
+    """Networks that answer together: `predict` gives labels, `probabilities` what each network thinks; of whole
+    volumes `classify` the class, `locate` the landmarks."""
 
     def __init__(self, networks: dict[str, nn.Module], config: Config, classes: tuple[str, ...], channels: int) -> None:
         self.networks, self.config, self.classes, self.channels = networks, config, classes, channels
@@ -117,6 +132,7 @@ class Model:
         spacing: tuple[float, ...] | None = None,
     ) -> Iterator[Probabilities]:
         """`item_probabilities` of slice after slice, or of the volume; `name` is what an error calls the image."""
+        self.check_task("segmentation")
         prepared = self.prepared(image, name, spacing)
         return (self.item_probabilities(prepared, z, network) for z in range(len(prepared.items)))
 
@@ -144,8 +160,35 @@ class Model:
         self.check_name(network)
         teacher = propagate(sample, len(self.classes))
         P = self.probabilities(sample.image, sample.spacing)[network]
-        labels = with_teacher(P, teacher.probabilities).argmax(0).astype(np.uint8)
+        P = without_absent(with_teacher(P, teacher.probabilities), sample.absent)
+        labels = P.argmax(0).astype(np.uint8)
         return np.where(sample.target == IGNORE, labels, sample.target)
+
+    def classify(
+        self, image: np.ndarray, spacing: tuple[float, ...] | None = None, name: str = "the image"
+    ) -> np.ndarray:
+        """Volume (C, D, H, W) -> float32 (K,) probabilities of its class, the mean of the networks'."""
+        self.check_task("classification")
+        return np.mean([softmax(logits) for logits in self.outputs(image, spacing, name)], 0)
+
+    def locate(
+        self, image: np.ndarray, spacing: tuple[float, ...] | None = None, name: str = "the image"
+    ) -> np.ndarray:
+        """Volume (C, D, H, W), mm per voxel (None: 1) -> (n, 3) landmarks, in mm from the centre of its first voxel."""
+        self.check_task("landmarks")
+        maps = np.mean(list(self.outputs(image, spacing, name)), 0)  # (n, *patch)
+        return points_of(maps, image.shape[1:], spacing or (1.0, 1.0, 1.0))
+
+    def outputs(self, image: np.ndarray, spacing: tuple[float, ...] | None, name: str) -> Iterator[np.ndarray]:
+        """What each network says of the whole volume: logits (K,) or heat maps (n, *patch)."""
+        prepared = self.prepared(image, name, spacing)
+        return (output_of(network, prepared.items, self.config) for network in self.networks.values())
+
+    def check_task(self, task: str) -> None:
+        ways = {"segmentation": "predict", "classification": "classify", "landmarks": "locate"}
+        if self.config.task != task:
+            own = self.config.task
+            raise ValueError(f"this run was trained for {own}, not {task}; ask it by trainer.predict or {ways[own]}()")
 
     def check_name(self, network: str) -> None:
         if network not in (*self.names, ENSEMBLE):

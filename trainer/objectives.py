@@ -43,7 +43,11 @@ PASSES = 8  # of a mean teacher over noisy images
 
 
 class Batch(NamedTuple):
-    """Views of annotated images; the teacher is what propagation made of the strokes, where it ran."""
+    """Views of annotated images; the teacher is what propagation made of the strokes, where it ran.
+
+    Of whole volumes the target is their class, (B,) int64, or the heat maps of n landmarks, (B, n, *space) float32,
+    NaN where one is not to be seen.
+    """
 
     image: Tensor  # (B, C, *space) float32, normalised
     target: Tensor  # (B, *space) int64, class or IGNORE
@@ -382,6 +386,28 @@ def sure_label(logits: Tensor, threshold: float = 0.5) -> Tensor:
     return label.where(probability > threshold, IGNORE)
 
 
+# Whole volumes: their class, or their landmarks
+
+
+def classification(logits: Logits, batch: Batch, config: Config, mix: list[float], progress: float) -> Losses:
+    """Cross-entropy of logits (B, K) and classes (B,)."""
+    return {name: F.cross_entropy(x.float(), batch.target) for name, x in logits.items()}
+
+
+def landmarks(logits: Logits, batch: Batch, config: Config, mix: list[float], progress: float) -> Losses:
+    """Squared error of outputs (B, n, *space) and heat maps, NaN left out; see `heat_map_loss`."""
+    return {name: heat_map_loss(x.float(), batch.target) for name, x in logits.items()}
+
+
+def heat_map_loss(x: Tensor, target: Tensor) -> Tensor:
+    """Weighted mean of (x - h)^2, both (B, n, *space): half of the weight lies on the Gaussian h, in proportion to it,
+    half on all voxels evenly; otherwise the few voxels of a landmark would drown among the others."""
+    seen = ~target.isnan()
+    h = target.nan_to_num()
+    weight = (h + h.mean(dim=tuple(range(2, h.ndim)), keepdim=True)) * seen
+    return (weight * (x - h) ** 2).sum() / weight.sum().clamp(min=1e-6)
+
+
 # The table
 
 
@@ -411,4 +437,8 @@ OBJECTIVES: dict[str, Objective] = {
     "scribblevs": Objective(scribblevs, mean_teacher=plain_view),
     "dmpls": Objective(dmpls, decoders=2),
     "dmsps": Objective(dmsps, decoders=2),
+}
+WHOLE_OBJECTIVES: dict[str, Objective] = {  # of what is asked about a whole volume
+    "classification": Objective(classification),
+    "landmarks": Objective(landmarks),
 }

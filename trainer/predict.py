@@ -3,6 +3,9 @@
 FOLDER holds CASE_0000.nii.gz (or .png, .tif; _0001 and so on for further channels); out come CASE.nii.gz and so on:
 uint8 class ids as in the training dataset, with the geometry of the image. With --dataset DATASET instead of --images
 it is the images of a dataset that are labelled, and the strokes on them help.
+
+Of a run for whole images comes a table: labels.csv (case, class, the probability of each), or landmarks.csv (case,
+landmark, z, y, x in mm from the centre of the first voxel).
 """
 
 import sys
@@ -59,12 +62,37 @@ def predict(options: Predict) -> None:
     cases = find_cases(options.images or options.dataset / "imagesTr")
     model = Model.load(options.run, options.device)
     model.check_name(options.network)
+    if model.config.task != "segmentation":
+        return write_table(model, cases, options)
     found = filled_in(model, options) if options.images is None else labelled(model, cases, options)
     options.out.mkdir(parents=True, exist_ok=True)
     for name, labels in track(found, "predicting", console=console, total=len(cases)):
         file = cases[name][0]
         write_labels(options.out / f"{name}{strip_ending(file)[1]}", labels, like=file)
     console.print(f"{len(cases)} label images in {options.out}")
+
+
+def write_table(model: "Model", cases: dict[str, list[Path]], options: Predict) -> None:
+    """labels.csv or landmarks.csv, of all images."""
+    from trainer.formats import read_image
+    from trainer.model import ENSEMBLE
+    from trainer.tables import FILES, write_label_table, write_landmark_table
+
+    if options.network != ENSEMBLE:
+        raise ValueError(f"{model.config.task} is by all networks together; leave --network out")
+    ask = model.classify if model.config.task == "classification" else model.locate
+    found = {}
+    for name, files in track(cases.items(), "predicting", console=console):
+        image, spacing = read_image(files)
+        found[name] = ask(image, spacing, name=str(files[0]))
+    options.out.mkdir(parents=True, exist_ok=True)
+    file = options.out / FILES[model.config.task]
+    if model.config.task == "classification":
+        labels = {name: int(P.argmax()) for name, P in found.items()}
+        write_label_table(file, labels, model.classes, found)
+    else:
+        write_landmark_table(file, found, model.classes)
+    console.print(f"{len(found)} images in {file}")
 
 
 def labelled(model: "Model", cases: dict[str, list[Path]], options: Predict) -> Iterator[tuple[str, np.ndarray]]:

@@ -18,15 +18,15 @@ import torch
 from torch import Tensor, nn
 
 from trainer.batches import Ahead, Batches, Case
-from trainer.config import Config, read_config, write_config
-from trainer.dataset import Sample, check_image, check_strokes
+from trainer.config import Config, Task, read_config, write_config
+from trainer.dataset import Sample, check_image, check_strokes, check_wholes
 from trainer.files import read_tensors, replacing, write_tensors
 from trainer.inference import autocast
 from trainer.machine import accelerated, batch_thread, settled, side_by_side
-from trainer.metrics import dice
-from trainer.model import CHECKPOINT, CONFIG, ENSEMBLE, WEIGHTS, Model
+from trainer.metrics import dice, radial_errors
+from trainer.model import CHECKPOINT, CONFIG, ENSEMBLE, WEIGHTS, Model, without_absent
 from trainer.networks.blocks import seed_dropout
-from trainer.objectives import OBJECTIVES, Batch, Logits, ema_update, new_teacher
+from trainer.objectives import OBJECTIVES, WHOLE_OBJECTIVES, Batch, Logits, ema_update, new_teacher
 from trainer.propagation import Teacher, propagate
 
 Result = TypeVar("Result")
@@ -45,16 +45,17 @@ class Progress:
     rate: float  # steps per second; 0 where it is not known yet
     remaining: float | None  # seconds to go, an estimate
     stage: str = "training"  # or "propagation"
-    validation: float | None = None  # mean foreground Dice of the ensemble, where it was just measured
+    validation: float | None = None  # of the ensemble, where it was just measured: mean foreground Dice, accuracy, or
+    # for landmarks the mean distance in mm, negative: more is better
 
 
 class Run:
     """Train networks on samples. Nothing happens before the first `next`; the model is usable between two steps.
 
     `channels` names those of the images ("CT" is planned for as such); `folder` receives checkpoints, history.csv and
-    config.json; `validation` holds dense samples whose Dice picks the weights to keep; `started` is the
-    time.monotonic() that a budget in minutes counts from, by default the first `next`; with `resume` the run goes on
-    from the folder's checkpoint. ValueError where samples or config cannot work.
+    config.json; `validation` holds dense samples whose Dice picks the weights to keep; `start` is a model to go on
+    from; `started` is the time.monotonic() that a budget in minutes counts from, by default the first `next`; with
+    `resume` the run goes on from the folder's checkpoint. ValueError where samples or config cannot work.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Run:
         channels: Sequence[str] = (),
         folder: Path | str | None = None,
         validation: Sequence[Sample] = (),
+        start: Model | None = None,
         started: float | None = None,
         resume: bool = False,
     ) -> None:
@@ -73,10 +75,12 @@ class Run:
         self.samples, self.validation = list(samples), list(validation)
         self.channels = tuple(channels) or tuple(f"channel {c}" for c in range(len(self.samples[0].image)))
         self.folder = None if folder is None else Path(folder)
-        self.started, self.resume = started, resume
-        check(self.samples, self.classes)
+        self.start, self.started, self.resume = start, started, resume
+        check(self.samples, self.classes, config.task)
         check_grids([self.samples[0], *self.validation])
-        self.objective = OBJECTIVES[config.objective]
+        if self.validation and config.task != "segmentation":
+            check_wholes(self.validation, self.classes, config.task)
+        self.objective = (OBJECTIVES | WHOLE_OBJECTIVES)[config.objective]
         self.teachers: dict[str, np.ndarray] = {}  # sample name -> float16 (K, *space), the propagated strokes
         self._cases: dict[str, tuple[Sample, Case]] = {}  # sample name -> what was made of which sample
         self.model: Model | None = None
@@ -103,7 +107,7 @@ class Run:
     def update(self, samples: Sequence[Sample]) -> None:
         """Go on with these samples from the next step; from any thread. ValueError where they cannot be used."""
         samples = list(samples)
-        check(samples, self.classes, like=self.samples[0])
+        check(samples, self.classes, self.config.task, like=self.samples[0])
         self._fresh.append(samples)
 
     def __iter__(self) -> Iterator[Progress]:
@@ -228,6 +232,8 @@ class Run:
 
             self.config = planned(self.config, self.samples, self.classes, self.channels)
         self.model = Model.new(self.config, self.classes, self.samples[0].image.shape[0])
+        if self.start is not None:
+            take_up(self.start, self.model)
         self.networks = self.model.networks
         self.optimisers = {name: new_optimiser(net, self.config) for name, net in self.networks.items()}
         self.averages = {name: new_teacher(net) for name, net in self.networks.items() if self.objective.mean_teacher}
@@ -255,7 +261,7 @@ class Run:
     def prepared(self, sample: Sample) -> tuple[Case, bool]:
         """The sample as tensors, and whether its strokes were propagated for it; what has not changed stays."""
         before, case = self._cases.get(sample.name, (None, None))
-        if before is not None and before.image is sample.image and np.array_equal(before.target, sample.target):
+        if before is not None and unchanged(before, sample):
             return case, False
         teacher = self.taught(sample)
         case = Case.of(sample, teacher, self.config)
@@ -266,6 +272,7 @@ class Run:
         if not self.config.propagation:
             return None
         teacher = propagate(sample, len(self.classes), lambda: self._stopped)
+        teacher = knowing_absent(teacher, sample.absent)
         self.teachers[sample.name] = teacher.probabilities
         return teacher
 
@@ -294,14 +301,9 @@ class Run:
         return Progress(self.iteration, losses, self.seconds, self.fraction, rate, remaining, stage, validation)
 
     def validate(self) -> float:
-        """Mean foreground Dice of the ensemble over the validation images; the best weights are kept."""
-        begun, foreground = time.monotonic(), range(1, len(self.classes))
-        scores = []
-        for sample in self.validation:
-            labels = self.model.predict(sample.image, sample.spacing, ENSEMBLE)
-            each = [dice(labels == c, sample.target == c) for c in foreground]
-            scores += [score for score in each if score is not None]
-        score = float(np.mean(scores))
+        """The ensemble's score over the validation images, as in Progress; the best weights are kept."""
+        begun = time.monotonic()
+        score = float(np.mean([s for sample in self.validation for s in scores(self.model, sample)]))
         if score > self._best:
             self._best, self._best_state = score, {k: v.detach().clone() for k, v in self.model.state().items()}
             if self.folder is not None:
@@ -389,12 +391,51 @@ class Run:
             rows.writerows(self._history)
 
 
-def check(samples: Sequence[Sample], classes: Sequence[str], like: Sample | None = None) -> None:
-    """ValueError where images or strokes cannot be trained on, together or with a sample that was there before."""
+def scores(model: Model, sample: Sample) -> list[float]:
+    """What there is to average of a sample: Dice of each foreground class; or right or wrong; or -mm of each point."""
+    if model.config.task == "classification":
+        return [float(model.classify(sample.image, sample.spacing).argmax() == sample.label)]
+    if model.config.task == "landmarks":
+        errors = radial_errors(model.locate(sample.image, sample.spacing), sample.landmarks)
+        return (-errors[~np.isnan(errors)]).tolist()
+    labels = model.predict(sample.image, sample.spacing, ENSEMBLE)
+    each = [dice(labels == c, sample.target == c) for c in range(1, len(model.classes))]
+    return [score for score in each if score is not None]
+
+
+def knowing_absent(teacher: Teacher, absent: Sequence[tuple[int, int]]) -> Teacher:
+    """The teacher without the classes that are known to be absent from a slice; sure where only background is left."""
+    if not absent:
+        return teacher
+    P = without_absent(teacher.probabilities, absent).astype(np.float16)
+    weight = teacher.confidence.copy()
+    planes = weight if weight.ndim == 3 else weight[None]  # (D, H, W)
+    for z in {z for z, _ in absent}:
+        if all((z, c) in absent for c in range(1, len(P))):
+            planes[z] = 1
+    return Teacher(P, weight)
+
+
+def unchanged(before: Sample, now: Sample) -> bool:
+    """Whether the two say the same of the same image."""
+    points = (before.landmarks is None) == (now.landmarks is None) and (
+        now.landmarks is None or np.array_equal(before.landmarks, now.landmarks, equal_nan=True)
+    )
+    same = before.image is now.image and (before.label, before.absent) == (now.label, now.absent)
+    return same and points and np.array_equal(before.target, now.target)
+
+
+def check(
+    samples: Sequence[Sample], classes: Sequence[str], task: Task = "segmentation", like: Sample | None = None
+) -> None:
+    """ValueError where images or what is said of them cannot be trained on, together or with a sample from before."""
     for sample in samples:
         check_image(sample.image, sample.name)
     check_grids([like, *samples] if like else samples)
-    check_strokes(samples, classes)
+    if task == "segmentation":
+        check_strokes(samples, classes)
+    else:
+        check_wholes(samples, classes, task)
     names = [sample.name for sample in samples]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"two images are called {', '.join(map(repr, twice))}; give each a name of its own")
@@ -411,6 +452,15 @@ def check_grids(samples: Sequence[Sample]) -> None:
                 f"'{sample.name}' has {image[0]} channels and {len(image) - 1} axes, "
                 f"'{samples[0].name}' {first[0]} and {len(first) - 1}; train on images of one kind"
             )
+
+
+def take_up(start: Model, model: Model) -> None:
+    """Give a new model the weights of another; ValueError where they are of another kind."""
+    for what in ("names", "classes", "channels"):
+        before, now = getattr(start, what), getattr(model, what)
+        if before != now:
+            raise ValueError(f"the model to start from has the {what} {before}, this training {now}; choose another")
+    model.load_state(start.state(), Path("the model to start from"))
 
 
 def learning_rate(config: Config, progress: float, iteration: int) -> float:

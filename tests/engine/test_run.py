@@ -398,3 +398,14 @@ def test_a_paused_run_waits_and_its_clock_too() -> None:
     run.pause()
     run.stop()
     assert list(steps) == []  # who stops does not wait
+
+
+def test_a_run_can_start_from_a_model() -> None:
+    first = trained(Run([scribbled_disc()], QUICK, CLASSES))
+    known = {name: value.clone() for name, value in first.model.state().items()}
+    second = Run([scribbled_disc()], dataclasses.replace(QUICK, seed=9), CLASSES, start=first.model)
+    next(iter(second))  # the strokes are propagated, nothing has been learnt yet
+    assert all(torch.equal(value, known[name]) for name, value in second.model.state().items())
+    other = dataclasses.replace(QUICK, networks=("unet", "unet"))
+    with pytest.raises(ValueError, match="start from has the names"):
+        trained(Run([scribbled_disc()], other, CLASSES, start=first.model))

@@ -1,12 +1,14 @@
 """Between napari's layers and the engine's arrays: values, axes, sizes and colours, without a window."""
 
+import json
+
 import numpy as np
 import pytest
 from napari.components import ViewerModel
 from napari.layers import Image, Labels
 
 from napari_scribblemamba import _layers
-from napari_scribblemamba._layers import default_brushes, sample_from_layers
+from napari_scribblemamba._layers import View, default_brushes, sample_from_layers
 from trainer.dataset import IGNORE
 
 CLASSES = ("background", "RV", "LV")
@@ -44,6 +46,7 @@ def test_a_painted_value_is_one_above_its_class() -> None:
     strokes = Labels(np.array([[0, 1], [2, 3]]))
     sample = sample_from_layers(Image(np.eye(2)), strokes, CLASSES)
     assert sample.target.tolist() == [[IGNORE, 0], [1, 2]]
+    assert sample.target.dtype == np.uint8
 
 
 @pytest.mark.parametrize(
@@ -143,6 +146,55 @@ def test_prediction_layers_are_used_again() -> None:
     assert (viewer.layers["my favourite"].data == 0).all()
 
 
+def predicted() -> tuple[ViewerModel, Image]:
+    """A viewer with a stack of two slices, and predictions of two networks that differ in one pixel of the second."""
+    image = Image(np.zeros((2, 2, 2)), scale=(5, 2, 2), name="heart")
+    viewer = viewer_with(image)
+    one, other = np.zeros((2, 2, 2), np.uint8), np.zeros((2, 2, 2), np.uint8)
+    one[1, 0, 1] = 2
+    _layers.show_prediction(viewer, image, {"unet": one, "ensemble": other}, None, BRUSHES)
+    return viewer, image
+
+
+def test_the_difference_of_two_networks_follows_their_predictions() -> None:
+    viewer, image = predicted()
+    difference = _layers.add_difference_layer(viewer, image, "unet", "ensemble")
+    assert np.argwhere(difference.data).tolist() == [[1, 0, 1]]
+    assert (difference.name, tuple(difference.scale)) == ("unet – ensemble · heart", (5, 2, 2))
+    _layers.show_prediction(viewer, image, {"ensemble": np.array([[0, 0], [1, 0]])}, 0, BRUSHES)
+    assert np.argwhere(difference.data).tolist() == [[0, 1, 0], [1, 0, 1]]
+    assert _layers.add_difference_layer(viewer, image, "unet", "ensemble") is difference
+    assert not _layers.is_scribble_layer(difference)
+    assert [layer.name for layer in viewer.layers][-1] == difference.name  # not hidden under the predictions
+    with pytest.raises(ValueError, match="no prediction of vmunet for 'heart'"):
+        _layers.add_difference_layer(viewer, image, "vmunet", "unet")
+    _layers.clear_predictions(viewer, image)
+    assert not difference.data.any()
+
+
+def test_a_probability_is_an_image_that_is_no_source() -> None:
+    viewer, image = predicted()
+    layer = _layers.probability_layer(viewer, image, "unet", BRUSHES[1])
+    assert layer.data.shape == (2, 2, 2) and layer.contrast_limits == [0, 1]
+    assert layer.name == "P(RV) · unet · heart"
+    assert np.allclose(layer.colormap.map(1.0), [0xE6 / 255, 0x9F / 255, 0, 1])
+    assert _layers.probability_layer(viewer, image, "unet", BRUSHES[1]) is layer
+    assert _layers.is_source_image(image) and not _layers.is_source_image(layer)
+
+
+def test_one_view_for_all_predictions() -> None:
+    viewer, image = predicted()
+    unet, ensemble = (_layers.prediction_layers(viewer, image)[name] for name in ("unet", "ensemble"))
+    _layers.set_view(viewer, image, View(contour=True, opacity=0.8))
+    assert [(layer.contour, layer.opacity) for layer in (unet, ensemble)] == [(1, 0.8)] * 2
+    assert (unet.visible, ensemble.visible) == (False, True)
+    for _ in range(2):  # asked twice: still knows what was visible
+        _layers.set_view(viewer, image, View(hidden=True))
+        assert (unet.visible, ensemble.visible, ensemble.contour) == (False, False, 0)
+    _layers.set_view(viewer, image, View())
+    assert (unet.visible, ensemble.visible) == (False, True)
+
+
 def test_a_refresh_shows_what_was_written_in_place() -> None:
     image = Image(np.zeros((2, 4, 4)), name="x")
     viewer = viewer_with(image)
@@ -154,12 +206,50 @@ def test_a_refresh_shows_what_was_written_in_place() -> None:
     assert layer.get_value((1, 2, 2), world=True) == 3
 
 
-def test_erasing_a_class_moves_the_later_ones_down_and_undo_brings_it_back() -> None:
-    strokes = Labels(np.array([[0, 1, 2, 3, 4]]))
-    _layers.erase_class(strokes, 2)
-    assert strokes.data.tolist() == [[0, 1, 2, 0, 3]]
-    strokes.undo()
-    assert strokes.data.tolist() == [[0, 1, 2, 3, 4]]
+def test_renumbered_classes_take_their_strokes_and_absences_along() -> None:
+    strokes = Labels(np.array([[[0, 1, 2, 3, 4]], [[0, 0, 0, 0, 9]]]))
+    strokes.mode = "paint"
+    _layers.mark_absent(strokes, 1, 1)
+    _layers.mark_absent(strokes, 3, 0)
+    _layers.renumber(strokes, [0, -1, 2, 1])
+    assert strokes.data.tolist() == [[[0, 1, 0, 3, 2]], [[0, 0, 0, 0, 9]]]  # 9 is no class and stays
+    assert _layers.absences(strokes) == ((0, 1),)
+    strokes.undo()  # would give a class the strokes of another
+    assert strokes.data[0].tolist() == [[0, 1, 0, 3, 2]]
+    assert strokes.mode == "paint"
+
+
+def test_marks_of_absence_are_kept_in_the_metadata() -> None:
+    strokes = Labels(np.zeros((4, 3, 3), np.uint8))
+    for z in (3, 0):
+        _layers.mark_absent(strokes, 2, z)
+    _layers.mark_absent(strokes, 1, 0)
+    _layers.set_brushes(strokes, BRUSHES)  # a new colour takes nothing away
+    assert strokes.metadata["scribblemamba"]["absent"] == {2: [0, 3], 1: [0]}
+    assert _layers.absences(strokes) == ((0, 1), (0, 2), (3, 2))
+    assert sample_from_layers(Image(np.zeros((4, 3, 3))), strokes, CLASSES).absent == ((0, 1), (0, 2), (3, 2))
+    strokes.metadata = json.loads(json.dumps(strokes.metadata))
+    _layers.mark_absent(strokes, 2, 0, absent=False)
+    _layers.mark_absent(strokes, 1, 0, absent=False)
+    assert _layers.absences(strokes) == ((3, 2),)
+    with pytest.raises(ValueError, match="background is never absent"):
+        _layers.mark_absent(strokes, 0, 1)
+
+
+def test_images_of_one_shape_are_channels() -> None:
+    red, green = (Image(np.full((2, 3, 4), value), name=str(value)) for value in (1, 2))
+    sample = sample_from_layers(red, None, CLASSES, [green])
+    assert sample.image.shape == (2, 2, 3, 4)
+    assert sample.image[:, 0, 0, 0].tolist() == [1, 2]
+    with pytest.raises(ValueError, match="channels are of one shape"):
+        sample_from_layers(red, None, CLASSES, [Image(np.eye(4))])
+
+
+def test_a_slice_is_brought_into_view() -> None:
+    image = Image(np.zeros((5, 8, 8)), scale=(10, 1, 1), translate=(100, 0, 0))
+    viewer = viewer_with(image)
+    _layers.show_slice(viewer, image, 4)
+    assert _layers.visible_slice(viewer, image) == 4
 
 
 def test_the_visible_slice_is_counted_in_slices_of_the_image() -> None:

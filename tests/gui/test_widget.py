@@ -1,12 +1,17 @@
 """The dock widget in a real window: strokes drawn with the mouse, training, predictions, errors, closing."""
 
+import shutil
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from fakes import FakeProgress, FakeRun
+import pytest
+from fakes import FakeModel, FakeProgress, FakeRun
 from napari import Viewer
+from napari._qt.widgets.qt_progress_bar import QtLabeledProgressBar
+from napari.utils._proxies import PublicOnlyProxy
 from napari.utils.notifications import notification_manager
 from npe2 import PluginManifest
 from pytestqt.qtbot import QtBot
@@ -17,10 +22,12 @@ from qtpy.QtWidgets import QApplication
 
 import napari_scribblemamba
 from napari_scribblemamba import _layers
+from napari_scribblemamba._classes_panel import PIXELS
 from napari_scribblemamba._session import Prediction, Session
 from napari_scribblemamba._widget import ScribbleMamba
 from napari_scribblemamba._worker import run_in_background
-from trainer import IGNORE, Config, load_dataset
+from trainer import IGNORE, Config, Sample, load_dataset
+from trainer.run import check
 
 TINY = Config(iterations=30, patch=(32, 32), batch=2, device="cpu", dtype="float32")
 SCALE = (2.0, 2.0)
@@ -34,7 +41,7 @@ def disc_image() -> np.ndarray:
 
 def docked(viewer: Viewer, make_run: Callable | None = None) -> ScribbleMamba:
     session = Session(run_in_background, make_run) if make_run else None
-    widget = ScribbleMamba(viewer, session)
+    widget = ScribbleMamba(PublicOnlyProxy(viewer), session)  # as napari gives it to plugins
     viewer.window.add_dock_widget(widget, name="ScribbleMamba")
     return widget
 
@@ -65,15 +72,19 @@ def mouse(viewer: Viewer, kind: QEvent.Type, point: QPoint) -> None:
 
 def draw(viewer: Viewer, start: tuple[float, float], end: tuple[float, float], midway: Callable | None = None) -> None:
     """Drag the mouse over the canvas from one pixel of the image to another."""
-    QTest.qWait(100)  # until the docks have found their sizes
-    points = [canvas_point(viewer, point) for point in np.linspace(start, end, 9)]
-    mouse(viewer, QEvent.Type.MouseButtonPress, points[0])
+    native, size = viewer.window._qt_viewer.canvas.native, None
+    while size != native.size():  # until the docks have found theirs
+        size = native.size()
+        QTest.qWait(100)
+    viewer.reset_view()  # all of the image
+    points = np.linspace(start, end, 9)
+    mouse(viewer, QEvent.Type.MouseButtonPress, canvas_point(viewer, points[0]))
     for i, point in enumerate(points):
-        QTest.qWait(15)  # vispy drops moves that come within 10 ms
-        mouse(viewer, QEvent.Type.MouseMove, point)
+        QTest.qWait(25)  # vispy drops moves that come within 10 ms
+        mouse(viewer, QEvent.Type.MouseMove, canvas_point(viewer, point))
         if midway is not None and i == 4:
             midway()
-    mouse(viewer, QEvent.Type.MouseButtonRelease, points[-1])
+    mouse(viewer, QEvent.Type.MouseButtonRelease, canvas_point(viewer, end))
 
 
 def scribble(viewer: Viewer, widget: ScribbleMamba) -> np.ndarray:
@@ -102,8 +113,8 @@ def test_draw_train_see_save_load_export(
     widget.settings.setValue(TINY)
     widget.button.click()
     assert widget.button.text() == "Stop"
-    qtbot.waitUntil(lambda: len(_layers.prediction_layers(viewer, image)) == 1, timeout=60_000)
-    assert "propagated strokes" in widget.progress.shown()
+    qtbot.waitUntil(lambda: "propagated strokes" in widget.progress.shown(), timeout=60_000)
+    assert _layers.prediction_layers(viewer, image)["ensemble"].data.any()
     qtbot.waitUntil(lambda: widget.button.text() == "Train" and widget.session.state == "idle", timeout=120_000)
 
     layers = _layers.prediction_layers(viewer, image)
@@ -114,7 +125,7 @@ def test_draw_train_see_save_load_export(
         painted = strokes > 0
         expected = np.where(strokes == 1, 0, strokes)  # the background is transparent in predictions
         assert (layer.data == expected)[painted].mean() > 0.8
-    assert "ensemble of 3 networks" in widget.progress.shown()
+    assert "3 networks and propagated strokes" in widget.progress.shown()
     assert [p.iteration for p in widget.progress.value()] == list(range(TINY.iterations + 1))
 
     def done() -> bool:
@@ -165,12 +176,16 @@ class Endless(FakeRun):
         super().__init__(*args)
         self.made.append(self)
 
+    def update(self, samples: Sequence[Sample]) -> None:
+        check(samples, self.classes)
+        super().update(samples)
+
     def __iter__(self):
         yield from super().__iter__()
         i = self.config.iterations
         while not self.stopped:
             time.sleep(0.01)
-            i += 1
+            i += not self.paused
             yield FakeProgress(i, dict.fromkeys(self.model.names, 1 / i))
 
 
@@ -192,6 +207,75 @@ def test_stop_keeps_the_model(make_napari_viewer: Callable[..., Viewer], qtbot: 
     qtbot.waitUntil(lambda: widget.button.text() == "Train", timeout=30_000)
     assert widget.session.model is not None
     assert widget.models._save.isEnabled()
+
+
+def test_strokes_drawn_while_it_trains_go_into_the_run(make_napari_viewer: Callable[..., Viewer], qtbot: QtBot) -> None:
+    viewer = make_napari_viewer(show=True)
+    widget, run = start_endless(viewer, qtbot)
+    widget.training.setValue(False)
+    draw(viewer, (30, 20), (30, 28))  # still with the background in hand
+    QTest.qWait(1500)
+    assert run.samples[0].target[30, 24] == IGNORE
+    widget.training.setValue(True)  # takes up what waited
+    assert run.samples[0].target[30, 24] == 0
+    image = run.samples[0].image
+    draw(viewer, (40, 10), (40, 30))
+    qtbot.waitUntil(lambda: run.samples[0].target[40, 20] == 0, timeout=5000)
+    assert run.samples[0].image is image  # the engine need not prepare it again
+    widget.layers.value()[1].undo()
+    qtbot.waitUntil(lambda: run.samples[0].target[40, 20] == IGNORE, timeout=5000)
+    _layers.mark_absent(widget.layers.value()[1], 1, 0)
+    widget.drawing.changed.emit()
+    assert "absent" in widget.progress.note()  # it is drawn there: the engine refuses, and goes on
+    assert len(Endless.made) == 1 and widget.session.state == "training"
+    widget.button.click()
+    qtbot.waitUntil(lambda: widget.session.state == "idle", timeout=30_000)
+
+
+def test_strokes_that_cannot_be_used_wait_with_a_quiet_word(
+    make_napari_viewer: Callable[..., Viewer], qtbot: QtBot
+) -> None:
+    viewer = make_napari_viewer(show=True)
+    widget, run = start_endless(viewer, qtbot)
+    strokes = widget.layers.value()[1]
+    before, said = run.samples[0], len(messages())
+    strokes.data_setitem(np.nonzero(strokes.data == 2), 0)
+    qtbot.waitUntil(lambda: "no scribbles for class 1" in widget.progress.note(), timeout=5000)
+    assert run.samples[0] is before and len(messages()) == said
+    strokes.undo()
+    qtbot.waitUntil(lambda: not widget.progress.note(), timeout=5000)
+    widget.classes.add()
+    draw(viewer, (40, 10), (40, 30))
+    qtbot.waitUntil(lambda: "classes are other ones" in widget.progress.note(), timeout=5000)
+    widget.button.click()
+    qtbot.waitUntil(lambda: widget.session.state == "idle", timeout=30_000)
+
+
+def test_pause_and_resume(make_napari_viewer: Callable[..., Viewer], qtbot: QtBot) -> None:
+    widget, run = start_endless(make_napari_viewer(show=True), qtbot)
+    QTest.mouseClick(widget.training.pause, Qt.MouseButton.LeftButton)
+    assert (run.paused, widget.training.pause.text(), widget.button.text()) == (True, "Resume", "Stop")
+    assert not widget.settings.isEnabled()
+    QTest.mouseClick(widget.training.pause, Qt.MouseButton.LeftButton)
+    assert (run.paused, widget.training.pause.text()) == (False, "Pause")
+    QTest.mouseClick(widget.training.pause, Qt.MouseButton.LeftButton)
+    QTest.mouseClick(widget.button, Qt.MouseButton.LeftButton)  # stop while paused
+    qtbot.waitUntil(lambda: widget.session.state == "idle", timeout=30_000)
+    assert widget.training.pause.isHidden()
+    assert widget.session.model is not None
+
+
+def test_the_time_of_a_preset_is_measured_when_it_is_chosen(
+    make_napari_viewer: Callable[..., Viewer], qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trainer import doctor
+
+    monkeypatch.setattr(doctor, "seconds_a_step", lambda name, config, machine: 2.0)
+    widget = docked(make_napari_viewer())
+    for preset, words in (("paper", "about 2.1 days on this machine"), ("umamba", "depends on your images")):
+        widget.settings._preset.setCurrentText(preset)
+        widget.settings._preset.activated.emit(widget.settings._preset.currentIndex())
+        qtbot.waitUntil(lambda words=words: words in widget.settings._hint.text(), timeout=30_000)
 
 
 def test_taking_the_widget_out_of_its_dock_stops_the_run(
@@ -261,6 +345,178 @@ def test_a_class_that_goes_takes_its_strokes_along(make_napari_viewer: Callable[
     widget.classes.remove()
     assert strokes.data[0].tolist() == [1, 0, 2, 0]
     assert [brush.name for brush in _layers.brushes_of(strokes)] == ["background", "LV"]
+
+
+def stack_in_a_window(viewer: Viewer) -> ScribbleMamba:
+    """A docked panel, a stack of six slices, and empty strokes for three classes in hand."""
+    viewer.add_image(np.stack([disc_image()] * 6), scale=(10, *SCALE), name="stack")
+    widget = docked(viewer)
+    widget.classes.setValue(_layers.default_brushes(["background", "RV", "LV"]))
+    widget.layers._new.click()
+    viewer.window._qt_window.activateWindow()
+    viewer.window._qt_viewer.canvas.native.setFocus()
+    return widget
+
+
+def press(viewer: Viewer, key: Qt.Key, modifier: Qt.KeyboardModifier = Qt.KeyboardModifier.NoModifier) -> None:
+    QTest.keyClick(viewer.window._qt_viewer.canvas.native, key, modifier)
+    QTest.qWait(10)
+
+
+CTRL = Qt.KeyboardModifier.ControlModifier
+
+
+def test_keys_choose_classes_and_erase(make_napari_viewer: Callable[..., Viewer], qtbot: QtBot) -> None:
+    viewer = make_napari_viewer(show=True)
+    widget = stack_in_a_window(viewer)
+    strokes = widget.layers.value()[1]
+    for key, label in ((Qt.Key.Key_1, 1), (Qt.Key.Key_3, 3), (Qt.Key.Key_9, 3), (Qt.Key.Key_2, 2)):
+        press(viewer, key, CTRL)  # there is no ninth class
+        assert (strokes.selected_label, strokes.mode) == (label, "paint")
+        assert widget.classes.current() == label - 1
+    press(viewer, Qt.Key.Key_0, CTRL)
+    assert strokes.mode == "erase"
+    press(viewer, Qt.Key.Key_2, CTRL)
+    assert strokes.mode == "paint"
+    if xdotool := shutil.which("xdotool"):  # keys as the window system sends them
+        for key, mode in (("ctrl+0", "erase"), ("ctrl+3", "paint")):
+            subprocess.run([xdotool, "key", key], check=True)
+            qtbot.waitUntil(lambda mode=mode: strokes.mode == mode, timeout=5000)
+        assert strokes.selected_label == 3
+    press(viewer, Qt.Key.Key_E)  # napari's own
+    assert strokes.mode == "erase"
+    bound = len(strokes.keymap)
+    viewer.window.remove_dock_widget(widget)
+    assert bound and not strokes.keymap
+    widget.deleteLater()
+
+
+def test_pixels_are_counted_while_one_draws_and_slices_are_jumped_among(
+    make_napari_viewer: Callable[..., Viewer], qtbot: QtBot
+) -> None:
+    viewer = make_napari_viewer(show=True)
+    widget = stack_in_a_window(viewer)
+    strokes = widget.layers.value()[1]
+    for z in (1, 4):
+        viewer.dims.set_point(0, 10 * z)
+        draw(viewer, (10, 8), (10, 40))
+    pixels = [int((strokes.data[z] == 2).sum()) for z in (1, 4)]
+    assert min(pixels) > 30
+    row = widget.classes._list.model().index(1, 0)
+    qtbot.waitUntil(lambda: row.data(PIXELS) == f"{sum(pixels)} px", timeout=2000)
+    assert widget.slices._list.placeholderText() == "2 slices with strokes"
+    press(viewer, Qt.Key.Key_Comma)
+    assert round(viewer.dims.point[0]) == 10
+    press(viewer, Qt.Key.Key_Period)
+    assert round(viewer.dims.point[0]) == 40
+    assert widget.slices._list.currentText() == f"slice 4 · {pixels[1]} px"
+    viewer.dims.set_point(0, 0)
+    strokes.undo()  # on a slice that is not in view
+    qtbot.waitUntil(lambda: row.data(PIXELS) == f"{pixels[0]} px", timeout=2000)
+
+
+def test_a_class_is_absent_from_a_slice_until_it_is_said_again(make_napari_viewer: Callable[..., Viewer]) -> None:
+    viewer = make_napari_viewer(show=True)
+    widget = stack_in_a_window(viewer)
+    strokes = widget.layers.value()[1]
+    viewer.dims.set_point(0, 30)
+    press(viewer, Qt.Key.Key_A)
+    overlay = viewer.canvas.overlays.text if hasattr(viewer, "canvas") else viewer.text_overlay
+    assert _layers.absences(strokes) == ((3, 1),)
+    assert (overlay.text, overlay.visible) == ("absent here: RV", True)
+    assert widget.classes._list.item(1).data(PIXELS) == "absent here"
+    viewer.dims.set_point(0, 40)
+    assert (overlay.text, overlay.visible) == ("", False)
+    viewer.dims.set_point(0, 30)
+    widget.classes.setCurrent(1)
+    widget.classes.move(1)  # the mark follows its class
+    assert overlay.text == "absent here: RV" and _layers.absences(strokes) == ((3, 2),)
+    press(viewer, Qt.Key.Key_A)
+    assert not _layers.absences(strokes) and not overlay.visible
+    draw(viewer, (10, 8), (10, 40))
+    press(viewer, Qt.Key.Key_A)
+    assert not _layers.absences(strokes) and "is drawn on this slice" in messages()[-1]
+
+
+def test_classes_from_a_table_keep_the_strokes_with_their_names(
+    make_napari_viewer: Callable[..., Viewer], tmp_path: Path
+) -> None:
+    viewer = make_napari_viewer()
+    viewer.add_image(np.eye(4))
+    strokes = viewer.add_labels(
+        np.array([[1, 2, 3, 0]] * 4), metadata={"scribblemamba": {"classes": ["background", "RV", "LV"]}}
+    )
+    widget = docked(viewer)
+    widget.classes.exportRequested.emit(tmp_path / "classes.csv")
+    assert (tmp_path / "classes.csv").read_text().split() == [
+        "name,colour", "background,#7d8590", "RV,#e69f00", "LV,#56b4e9",
+    ]  # fmt: skip
+    (tmp_path / "more.csv").write_text("name\nbackground\nLV\nMYO\nRV\n")
+    widget.classes.importRequested.emit(tmp_path / "more.csv")
+    assert strokes.data[0].tolist() == [1, 4, 2, 0]
+    (tmp_path / "fewer.csv").write_text("name\nbackground\nLV\n")
+    widget.classes.importRequested.emit(tmp_path / "fewer.csv")
+    assert "there are strokes of 'RV'" in messages()[-1]
+    assert len(widget.classes.value()) == 4
+
+
+def test_channels_of_several_layers_are_learnt_from_together(
+    make_napari_viewer: Callable[..., Viewer], qtbot: QtBot
+) -> None:
+    viewer = make_napari_viewer(show=True)
+    red, green = viewer.add_image(disc_image(), scale=SCALE), viewer.add_image(disc_image().T, scale=SCALE)
+    Endless.made = []
+    widget = docked(viewer, Endless)
+    scribble(viewer, widget)
+    viewer.layers.selection = {red, green}
+    widget.layers._join.click()
+    widget.settings.setValue(TINY)
+    widget.button.click()
+    qtbot.waitUntil(lambda: bool(Endless.made), timeout=30_000)
+    assert Endless.made[0].samples[0].image.shape == (2, 48, 48)
+    widget.button.click()
+    qtbot.waitUntil(lambda: widget.session.state == "idle", timeout=30_000)
+
+
+def test_predictions_are_compared_with_one_click(make_napari_viewer: Callable[..., Viewer], qtbot: QtBot) -> None:
+    viewer = make_napari_viewer(show=True)
+    widget = stack_in_a_window(viewer)
+    image = viewer.layers["stack"]
+    widget.session._set_model(FakeModel())
+    widget.models._predict.click()
+    qtbot.waitUntil(lambda: widget.session.state == "idle", timeout=30_000)
+    ensemble = _layers.prediction_layers(viewer, image)["ensemble"]
+    viewer.window._qt_viewer.canvas.native.setFocus()
+    press(viewer, Qt.Key.Key_C)
+    assert not ensemble.visible and widget.view._hide.text() == "Show"
+    press(viewer, Qt.Key.Key_C)
+    assert ensemble.visible
+    widget.view._contour.click()
+    widget.view._opacity.setValue(90)
+    assert (ensemble.contour, ensemble.opacity) == (1, 0.9)
+    assert [widget.view._one.itemText(i) for i in range(3)] == ["swinunet", "unet", "ensemble"]
+    widget.view._difference.click()
+    assert viewer.layers["swinunet – unet · stack"].opacity == 0.9
+    widget.classes.setCurrent(1)
+    widget.view._probability.click()
+    qtbot.waitUntil(lambda: widget.session.state == "idle", timeout=30_000)
+    layer = viewer.layers["P(disc) · ensemble · stack"]
+    assert np.array_equal(layer.data, ensemble.data == 2)
+    assert layer.data.any() and widget.layers.value()[0] is image  # nor is it offered as an image
+    assert widget.layers._image.count() == 1
+
+
+def test_a_training_is_cancelled_in_the_activity_dock(make_napari_viewer: Callable[..., Viewer], qtbot: QtBot) -> None:
+    viewer = make_napari_viewer(show=True)
+    widget, run = start_endless(viewer, qtbot)
+    dialog = viewer.window._qt_window._activity_dialog
+    qtbot.waitUntil(lambda: bool(dialog.findChildren(QtLabeledProgressBar)), timeout=5000)
+    [bar] = dialog.findChildren(QtLabeledProgressBar)
+    assert bar.description_label.text().startswith("Training on strokes")
+    bar.cancel_button.click()
+    assert run.stopped and widget.session.state == "stopping"
+    qtbot.waitUntil(lambda: widget.session.state == "idle", timeout=30_000)
+    qtbot.waitUntil(lambda: not dialog.findChildren(QtLabeledProgressBar), timeout=5000)
 
 
 def test_the_manifest_names_what_exists() -> None:

@@ -1,7 +1,8 @@
 """The networks: one table, one contract.
 
 Each takes (B, in_channels, *space) with any space and returns logits (B, classes, *space), or while it trains with
-deep supervision a list of them, finest first. State-dict keys are those of the official code.
+deep supervision a list of them, finest first; a classifier returns (B, classes). State-dict keys are those of the
+official code.
 """
 
 from torch import nn
@@ -122,7 +123,7 @@ def build_for(config: Config, name: str, in_channels: int, classes: int) -> nn.M
     if axes not in AXES.get(kind, (2,)):
         have = " or ".join(map(str, AXES.get(kind, (2,))))
         raise ValueError(f"{kind} takes patches of {have} axes, got {config.patch}; choose another patch or network")
-    asked: dict[str, object] = {}
+    asked: dict[str, object] = {"sequence_head": True} if config.sequence_head and kind in CLASSIFIERS else {}
     if config.deep_supervision and kind in DEEP:
         asked["deep_supervision"] = True
     if kind.startswith("umamba"):
