@@ -9,6 +9,7 @@ import time
 STARTED = time.monotonic()  # first of all: a budget in minutes counts the imports below
 
 import dataclasses  # noqa: E402
+import os  # noqa: E402
 import signal  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
@@ -27,7 +28,8 @@ from trainer.formats import read_json  # noqa: E402
 if TYPE_CHECKING:
     import trainer
 
-console = Console(stderr=True)
+FIRST = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started; alone, it is
+console = Console(stderr=True, quiet=not FIRST)
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def fit(options: Fit) -> None:
     config = options.config.checked()
     if options.out.exists() and not options.out.is_dir():
         raise ValueError(f"{options.out} is a file; name a folder for the run")
-    if not options.resume and options.out.exists() and any(options.out.iterdir()):
+    if FIRST and not options.resume and options.out.exists() and any(options.out.iterdir()):
         raise ValueError(f"{options.out} is not empty; add --resume to go on with its run, or name a new folder")
     what = f"going on with {options.out}" if options.resume else f"preset {options.preset}"
     console.print(f"{what}: {', '.join(config.names)}, {config.objective}")
@@ -109,7 +111,7 @@ def fit(options: Fit) -> None:
 
 def new_run(options: Fit) -> "trainer.Run":
     from trainer.dataset import load_dataset
-    from trainer.run import Run
+    from trainer.distributed import run_class
 
     dataset = load_dataset(options.dataset)
     validation = load_dataset(options.validation) if options.validation else None
@@ -118,7 +120,7 @@ def new_run(options: Fit) -> "trainer.Run":
             f"{options.validation} must have dense labels of the classes {dataset.classes}, got "
             f"{'strokes of ' if validation.sparse else ''}{validation.classes}"
         )
-    return Run(
+    return run_class()(
         dataset.samples,
         options.config,
         dataset.classes,

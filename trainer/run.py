@@ -177,10 +177,7 @@ class Run:
         network, optimiser = self.networks[name], self.optimisers[name]
         self.set_rate(name, progress)
         optimiser.zero_grad()
-        asked = [
-            (out, leaf.grad) for out, leaf in zip(flat(output), flat(logits), strict=True) if leaf.grad is not None
-        ]
-        torch.autograd.backward(*zip(*asked, strict=True))
+        self.backpropagate(name, output, logits)
         if self.iteration < self.config.frozen:
             freeze(network)
         limit = math.inf if self.config.clip is None else self.config.clip
@@ -190,6 +187,12 @@ class Run:
         if name in self.averages:
             ema_update(self.averages[name], network, self.iteration)
         return norm
+
+    def backpropagate(self, name: str, output: Tensor | list[Tensor], logits: Tensor | list[Tensor]) -> None:
+        """The gradient of a network, from that of its output."""
+        pairs = zip(flat(output), flat(logits), strict=True)
+        asked = [(out, leaf.grad) for out, leaf in pairs if leaf.grad is not None]
+        torch.autograd.backward(*zip(*asked, strict=True))
 
     def set_rate(self, name: str, progress: float) -> None:
         """Decay of every network's rate, but for a UNet's where the config says so."""
