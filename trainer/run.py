@@ -89,6 +89,7 @@ class Run:
         self._going = threading.Event()
         self._going.set()
         self._fresh: deque[list[Sample]] = deque(maxlen=1)  # new strokes, from another thread
+        self._busy_until = 0.0  # time.monotonic() before which newer ones have to wait
         self._earlier = 0.0  # seconds trained before a resume
         self._best = -math.inf
 
@@ -115,9 +116,8 @@ class Run:
         with side_by_side(self.config) as self._map, batch_thread(self.config) as self._pool:
             batches = yield from self.batches()
             while not self.finished:
-                if self._fresh:
-                    self.samples = self._fresh.pop()
-                    batches = yield from self.batches()
+                if self._fresh and time.monotonic() >= self._busy_until:
+                    batches = yield from self.renewed()
                 losses = self.step(batches[self.iteration])
                 values = finite(dict(zip(self.networks, losses.tolist(), strict=True)), self.iteration)
                 self.iteration += 1
@@ -260,6 +260,15 @@ class Run:
         self._last_step = time.monotonic()
         batches = Batches(cases, self.config)
         return batches if self._pool is None else Ahead(batches, self._pool, self.config.device.startswith("cuda"))
+
+    def renewed(self) -> Generator[Progress, None, Batches | Ahead]:
+        """The batches of the newest strokes. The next ones wait for three times as long as that took: who draws on and
+        on wants to see it learn."""
+        begun = time.monotonic()
+        self.samples = self._fresh.pop()
+        batches = yield from self.batches()
+        self._busy_until = self._last_step + 3 * (self._last_step - begun)
+        return batches
 
     def prepared(self, sample: Sample) -> tuple[Case, bool]:
         """The sample as tensors, and whether its strokes were propagated for it; what has not changed stays."""

@@ -13,6 +13,7 @@ import pytest
 import torch
 from toys import CLASSES, QUICK, dense_disc, disc, scribbled_disc, scribbled_stack
 
+import trainer.run
 from trainer.config import Config
 from trainer.dataset import IGNORE, save_dataset
 from trainer.files import read_tensors
@@ -110,6 +111,20 @@ def test_new_strokes_enter_a_running_training() -> None:
         if progress.iteration == 2 and len(run.samples) == 1:
             run.update([scribbled_disc(), scribbled_disc("second", seed=1)])
     assert set(run.teachers) == {"disc", "second"} and run.iteration == 6
+
+
+def test_who_draws_on_and_on_still_sees_it_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Propagating takes a quarter of the time at most: strokes that come meanwhile wait, and the newest are taken."""
+    quick = trainer.run.propagate
+    monkeypatch.setattr("trainer.run.propagate", lambda *all: time.sleep(0.5) or quick(*all))
+    run = Run([scribbled_disc()], dataclasses.replace(QUICK, iterations=20), CLASSES)
+    stages = []
+    for progress in run:
+        stages.append(progress.stage)
+        sample = scribbled_disc()
+        sample.target[20, 20 : 21 + progress.iteration] = 1  # another stroke, every time
+        run.update([sample])
+    assert stages.count("propagation") < 10 and stages.count("training") == 20
 
 
 def test_an_interrupted_run_that_resumes_equals_an_undisturbed_one(tmp_path: Path) -> None:

@@ -1,0 +1,80 @@
+"""The supervised networks on dense labels of hearts: python -m benchmarks.supervised [--minutes 10] [--out FILE.json]
+
+Twenty training patients and the twelve validation patients of acdc/splits.json (end diastole), through the command
+lines trainer.fit, trainer.predict and trainer.evaluate as a user runs them: preset supervised at small width, planned
+for the dataset, one thread, so that minutes are minutes of CPU. Dice, and HD95 in mm, mean of RV, MYO and LV. A network
+that is in the file already is skipped. Data: SCRIBBLEMAMBA_DATA, by default ../shared/data.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from benchmarks.images import cases
+from trainer.dataset import save_dataset
+from trainer.files import replacing
+
+NETWORKS = ("unet", "vmunet", "umamba_bot", "umamba_enc", "swin_umamba_d", "nnmamba")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Train each network for some minutes, and score it on patients that it has not seen."""
+
+    minutes: float = 10.0
+    """Of each training, on one thread."""
+    networks: tuple[str, ...] = NETWORKS
+    patients: int = 20
+    """To train on."""
+    out: Path = Path("benchmarks/results/supervised.json")
+
+
+def main() -> None:
+    options = tyro.cli(Options, description=__doc__)
+    found = json.loads(options.out.read_text()) if options.out.exists() else {}
+    with tempfile.TemporaryDirectory() as folder:
+        train, test = (
+            made(Path(folder) / half, half, n) for half, n in (("tuning", options.patients), ("reporting", 12))
+        )
+        for network in options.networks:
+            if network not in found:
+                found[network] = scored(network, train, test, Path(folder) / network, options)
+                print(network, found[network], flush=True)
+                with replacing(options.out) as file:
+                    file.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def made(folder: Path, half: str, count: int) -> Path:
+    """The dataset of that half."""
+    hearts = cases("cardiac", half, count)
+    save_dataset(folder, [heart.truth for heart in hearts], hearts[0].classes, sparse=False)
+    return folder
+
+
+def scored(network: str, train: Path, test: Path, run: Path, options: Options) -> dict[str, float]:
+    flags = ["--preset", "supervised", "--networks", network, "--minutes", options.minutes, "--threads", 1]
+    call("fit", train, "--out", run, *flags, "--device", "cpu")
+    call("predict", "--run", run, "--images", test / "imagesTr", "--out", run / "labels", "--device", "cpu")
+    scores = run / "scores.json"
+    call("evaluate", "--predictions", run / "labels", "--references", test / "labelsTr", "--json", scores)
+    mean, config = (json.loads(file.read_text()) for file in (scores, run / "config.json"))
+    planned = {key: config["config"][key] for key in ("patch", "batch", "spacing")}
+    steps = len((run / "history.csv").read_text().splitlines()) - 1
+    return {**mean["mean_foreground"], "steps": steps, "minutes": options.minutes, **planned}
+
+
+def call(verb: str, *arguments: object) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", f"trainer.{verb}", *map(str, arguments)], capture_output=True, text=True
+    )
+    if done.returncode:
+        raise RuntimeError(f"trainer.{verb} failed: {done.stderr[-2000:]}")
+
+
+if __name__ == "__main__":
+    main()
