@@ -48,7 +48,7 @@ class Teacher:
 def propagate(sample: Sample, classes: int, stopped: Callable[[], bool] = lambda: False) -> Teacher:
     """The teacher that a sample's strokes give; without usable strokes its confidence is 0 everywhere.
 
-    A slice is a source where at least two classes are drawn on it. `stopped` is asked between slices, so that long
+    Slices with strokes of all classes are where it begins (`sources`). `stopped` is asked between slices, so that long
     work can end: what is not reached then has confidence 0.
     """
     image, target = as_stack(sample)
@@ -165,8 +165,12 @@ def stroke_box(target: np.ndarray) -> tuple[slice, slice] | None:
 
 
 def sources(target: np.ndarray) -> list[int]:
-    """Slices of (D, H, W) on which at least two classes are drawn."""
-    return [z for z, plane in enumerate(target) if len(np.unique(plane[plane != IGNORE])) > 1]
+    """Slices of (D, H, W) on which as many classes are drawn as on any, and two at least.
+
+    Where fewer are drawn, as to correct something, the strokes count on their slice, but it is not carried to others.
+    """
+    drawn = [len(np.unique(plane[plane != IGNORE])) for plane in target]
+    return [z for z, count in enumerate(drawn) if count > 1 and count == max(drawn)]
 
 
 def contrast(image: np.ndarray) -> np.ndarray:

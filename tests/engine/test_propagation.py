@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from trainer.dataset import IGNORE, Sample
-from trainer.propagation import coarse_random_walk, propagate, random_walk, shrunken_strokes
+from trainer.propagation import coarse_random_walk, propagate, random_walk, shrunken_strokes, sources
 
 
 def disc(shape: tuple[int, int], centre: tuple[float, float], radius: float) -> np.ndarray:
@@ -124,3 +124,12 @@ def test_rgb_and_two_dimensional_shapes() -> None:
     teacher = propagate(Sample(colour.astype(np.float32), strokes_on(truth), (1.0, 1.0)), 2)
     assert teacher.probabilities.shape == (2, 40, 50)
     assert overlap(teacher.labels == 1, truth) > 0.95
+
+
+def test_a_slice_with_some_of_the_classes_only_is_corrected_and_not_carried_on() -> None:
+    target = np.full((4, 6, 6), IGNORE, np.uint8)
+    target[1, 0], target[1, 2], target[1, 4] = 0, 1, 2
+    target[3, 0], target[3, 2] = 0, 1
+    assert sources(target) == [1]
+    target[3, 4] = 2
+    assert sources(target) == [1, 3]

@@ -1,0 +1,310 @@
+"""Does it pay to draw where we say? Dice against seconds of drawing, for several ways to choose the next stroke.
+
+    python -m benchmarks.annotation --quick                        one image of each kind, two rounds
+    python -m benchmarks.annotation --cases 6 --half reporting     what counts
+
+A simulated annotator (trainer.annotator) begins with a stroke of every class, of a volume on its middle slice. The
+networks train for some iterations, the answer is scored, and each policy draws for the same seconds more; the training
+goes on with the new strokes, as in the plugin. The answer is that of Model.fill_in. Policies:
+    disagreement   places of the networks' divergence (trainer.disagreement)
+    committee      the same, the propagated strokes being one more voice
+    in turn        those of "disagreement", a place of each class in turn
+    entropy        places of the UNet's entropy
+    random         places anywhere
+    error          the largest mistake, which only one who knows the truth can find: an upper bound
+
+Writes FILE.json, by default benchmarks/results/annotation-<date>-<half>.json, after every curve, and a plot beside it:
+    entries   one curve each: modality, case, policy, seed, and points [[seconds drawn, dice of the answer, dice of
+              the networks' ensemble alone], ...], one a round
+    summary   for each modality, policy and of these two: mean Dice of each round, its mean over the rounds after the
+              first, and by how much that is above random, paired by image, with a 95 % interval (bootstrap over images)
+"""
+
+import datetime
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import tyro
+
+from benchmarks.images import Case, Half, Modality, cases
+from benchmarks.interactive import foreground_dice, interval, lines
+from trainer import PRESETS, Run
+from trainer.annotator import Stroke, at, correct, painted, scribble, scribble_slices, seconds, spread
+from trainer.dataset import IGNORE
+from trainer.disagreement import Place, chance, divergence, entropy, in_turn, places, undrawn
+from trainer.model import ENSEMBLE, with_teacher
+
+Policy = Literal["random", "disagreement", "committee", "in turn", "entropy", "error"]
+POLICIES: tuple[Policy, ...] = get_args(Policy)
+Entry = dict  # one curve, as in the file
+MOST = 50  # places asked for in a round; nobody draws as many
+IMAGE = "image"  # the only one there is
+STROKES = "propagated strokes"  # as a voice beside the networks
+ANSWERS = {"shown": 1, "networks": 2}  # -> its place in a point
+COLOURS = {
+    "disagreement": "tab:red",
+    "committee": "tab:orange",
+    "in turn": "tab:green",
+    "entropy": "tab:blue",
+    "random": "tab:gray",
+    "error": "black",
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    modality: tuple[Modality, ...] = ("cardiac", "fluorescence")
+    half: Half = "tuning"
+    cases: int = 3
+    """Images of each kind."""
+    seeds: tuple[int, ...] = (0,)
+    """Of the annotator's hand and the networks; all policies begin with the same strokes and weights."""
+    policies: tuple[Policy, ...] = POLICIES
+    rounds: int = 4
+    """Trainings, with drawing in between."""
+    iterations: int = 80
+    """Of a round."""
+    seconds: float = 15.0
+    """Of drawing between two rounds."""
+    batch: int = 4
+    threads: int = 1
+    quick: bool = False
+    """One image of each kind, two rounds of twenty iterations."""
+    out: Path | None = None
+
+    def settled(self) -> "Options":
+        return replace(self, cases=1, rounds=2, iterations=20) if self.quick else self
+
+    @property
+    def file(self) -> Path:
+        name = f"annotation-{datetime.date.today()}-{self.half}{'-quick' * self.quick}.json"
+        return self.out or Path(__file__).parent / "results" / name
+
+
+def main(options: Options) -> None:
+    options = options.settled()
+    entries: list[Entry] = []
+    for modality in options.modality:
+        for case in cases(modality, options.half, options.cases):
+            for seed in options.seeds:
+                for policy in options.policies:
+                    points = list(curve(case, policy, seed, options))
+                    common = {"modality": modality, "case": case.name, "policy": policy, "seed": seed}
+                    entries.append({**common, "points": points})
+                    write(options.file, options, entries)
+                    print(
+                        f"{modality} {case.name} {policy:12}",
+                        *(f"{d:.3f}/{n:.3f}@{s:.0f}s" for s, d, n in points),
+                        flush=True,
+                    )
+    for each in summary(entries):
+        print(each)
+    plot(options.file.with_suffix(".png"), entries)
+    print(f"written to {options.file}")
+
+
+# ---- one curve ----
+
+
+def curve(case: Case, policy: Policy, seed: int, options: Options) -> Iterator[tuple[float, float, float]]:
+    """(seconds drawn, Dice of the answer, of the ensemble) after each round of training."""
+    truth, rng = case.truth.target, np.random.default_rng([seed, zlib.crc32(case.name.encode())])
+    strokes = first(truth, rng)
+    begun = seconds(strokes)
+    config = replace(
+        PRESETS["interactive"],
+        minutes=None,
+        iterations=options.rounds * options.iterations,
+        batch=options.batch,
+        threads=options.threads,
+        device="cpu",
+        seed=seed,
+    )
+    run = Run([replace(case.truth, target=painted(strokes, truth.shape))], config, case.classes)
+    for progress in run:
+        if progress.stage != "training" or progress.iteration % options.iterations:
+            continue
+        P, labels = answer(run, case.name)
+        ensemble = np.mean([P[name] for name in run.networks], 0).argmax(0)
+        scores = (round(foreground_dice(each, truth, len(case.classes)), 4) for each in (labels, ensemble))
+        yield round(seconds(strokes), 1), *scores
+        if progress.iteration < config.iterations:
+            until = begun + options.seconds * progress.iteration / options.iterations
+            strokes += drawn_until(until, strokes, NEXT[policy], P, labels, case, rng)
+            run.update([replace(case.truth, target=painted(strokes, truth.shape))])
+
+
+def first(truth: np.ndarray, rng: np.random.Generator) -> list[Stroke]:
+    """A stroke of each class; of a volume, on its middle slice."""
+    return scribble(truth, 1, rng) if truth.ndim == 2 else scribble_slices(truth, spread(truth, 1), 1, rng)
+
+
+def answer(run: Run, name: str) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """P of each network and of the propagated strokes, and the labels (*space) on the screen: what Model.fill_in says,
+    without propagating again."""
+    (sample,) = run.samples
+    P = run.model.probabilities(sample.image)
+    labels = with_teacher(P.pop(ENSEMBLE), run.teachers[name]).argmax(0).astype(np.uint8)
+    return P | {STROKES: run.teachers[name]}, np.where(sample.target == IGNORE, labels, sample.target)
+
+
+# ---- who chooses ----
+
+Next = Callable[[list[Stroke], dict[str, np.ndarray], np.ndarray, Case, np.random.Generator], Iterator[Stroke]]
+
+
+def drawn_until(
+    until: float,
+    strokes: list[Stroke],
+    policy: Next,
+    P: dict[str, np.ndarray],
+    labels: np.ndarray,
+    case: Case,
+    rng: np.random.Generator,
+) -> list[Stroke]:
+    """New strokes, until so many seconds are spent on all."""
+    new: list[Stroke] = []
+    for stroke in policy(strokes, P, labels, case, rng):
+        new.append(stroke)
+        if seconds([*strokes, *new]) >= until:
+            break
+    return new
+
+
+def guided(choose: Callable[[dict[str, np.ndarray], np.ndarray, np.ndarray, np.random.Generator], list[Place]]) -> Next:
+    """Draws at the places that `choose` finds, by P, the labels on the screen and what is drawn (*space)."""
+
+    def strokes(
+        before: list[Stroke], P: dict[str, np.ndarray], labels: np.ndarray, case: Case, rng: np.random.Generator
+    ) -> Iterator[Stroke]:
+        truth = case.truth.target
+        new: list[Stroke] = []
+        for place in choose(P, labels, painted(before, truth.shape), rng):
+            if undrawn([place], {IMAGE: painted([*before, *new], truth.shape)}):
+                index = (place.slice, place.row, place.column)[-truth.ndim :]
+                for stroke in at(truth, [index], rng):
+                    new.append(stroke)
+                    yield stroke
+
+    return strokes
+
+
+def of_map(heat: Callable[[dict[str, np.ndarray], np.random.Generator], np.ndarray]) -> Next:
+    """At the places of a map (*space) that is made of P."""
+    return guided(lambda P, labels, drawn, rng: places({IMAGE: heat(P, rng)}, {IMAGE: drawn}, MOST))
+
+
+def of_networks(P: dict[str, np.ndarray]) -> np.ndarray:
+    return divergence({name: p for name, p in P.items() if name != STROKES})
+
+
+def mistakes(
+    before: list[Stroke], P: dict[str, np.ndarray], labels: np.ndarray, case: Case, rng: np.random.Generator
+) -> Iterator[Stroke]:
+    """The largest mistake, then the next."""
+    strokes = list(before)
+    while (stroke := correct(case.truth.target, labels, strokes, rng)) is not None:
+        strokes.append(stroke)
+        yield stroke
+
+
+NEXT: dict[Policy, Next] = {
+    "random": of_map(lambda P, rng: chance(next(iter(P.values())).shape[1:], rng)),
+    "disagreement": of_map(lambda P, rng: of_networks(P)),
+    "committee": of_map(lambda P, rng: divergence(P)),
+    "in turn": guided(
+        lambda P, labels, drawn, rng: in_turn({IMAGE: of_networks(P)}, {IMAGE: drawn}, {IMAGE: labels}, MOST)
+    ),
+    "entropy": of_map(lambda P, rng: entropy(P["unet"])),
+    "error": mistakes,
+}
+
+
+# ---- summing up ----
+
+
+def summary(entries: list[Entry]) -> list[dict]:
+    """A row for each kind of image, policy and answer."""
+    groups = grouped(entries)
+    return [
+        row(modality, policy, answer, own, groups.get((modality, "random"), []))
+        for (modality, policy), own in groups.items()
+        for answer in ANSWERS
+    ]
+
+
+def row(modality: str, policy: str, answer: str, own: list[Entry], rivals: list[Entry]) -> dict:
+    points = np.array([entry["points"] for entry in own])  # (curves, rounds, 3)
+    found = {
+        "modality": modality,
+        "policy": policy,
+        "answer": answer,
+        "images": len({entry["case"] for entry in own}),
+        "seconds": points[..., 0].mean(0).round(1).tolist(),
+        "dice": points[..., ANSWERS[answer]].mean(0).round(4).tolist(),
+        "after_drawing": round(float(points[:, 1:, ANSWERS[answer]].mean()), 4),
+    }
+    if policy != "random" and (gains := gain(own, rivals, answer)):
+        found["above_random"] = round(float(np.mean(gains)), 4)
+        found["interval"] = [round(end, 4) for end in interval(gains)]
+    return found
+
+
+def grouped(entries: list[Entry]) -> dict[tuple[str, str], list[Entry]]:
+    found = defaultdict(list)
+    for entry in entries:
+        found[entry["modality"], entry["policy"]].append(entry)
+    return found
+
+
+def gain(own: list[Entry], rivals: list[Entry], answer: str) -> list[float]:
+    """Of each image that both have: mean Dice after drawing above the rival's, mean over seeds."""
+    ours, theirs = ({(e["case"], e["seed"]): after_drawing(e, answer) for e in each} for each in (own, rivals))
+    gains = defaultdict(list)
+    for key in ours.keys() & theirs.keys():
+        gains[key[0]].append(ours[key] - theirs[key])
+    return [float(np.mean(each)) for _, each in sorted(gains.items())]
+
+
+def after_drawing(entry: Entry, answer: str) -> float:
+    return float(np.mean([point[ANSWERS[answer]] for point in entry["points"][1:]]))
+
+
+def write(file: Path, options: Options, entries: list[Entry]) -> None:
+    content = {
+        "date": str(datetime.date.today()),
+        "options": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(options).items()},
+        "summary": summary(entries),
+        "entries": entries,
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("{\n" + ",\n".join(f'"{k}": {lines(v)}' for k, v in content.items()) + "\n}\n")
+
+
+def plot(file: Path, entries: list[Entry]) -> None:
+    """Mean Dice against mean seconds of drawing: a column for each kind of image, a row for each answer."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    rows = summary(entries)
+    kinds = list(dict.fromkeys(each["modality"] for each in rows))
+    shape = {"figsize": (5 * len(kinds), 3.2 * len(ANSWERS)), "squeeze": False, "layout": "constrained"}
+    figure, axes = plt.subplots(len(ANSWERS), len(kinds), **shape)
+    for each in rows:
+        ax = axes[list(ANSWERS).index(each["answer"]), kinds.index(each["modality"])]
+        ax.plot(each["seconds"], each["dice"], "o-", color=COLOURS[each["policy"]], label=each["policy"])
+        ax.set(title=f"{each['modality']}, {each['answer']}", xlabel="seconds of drawing", ylabel="Dice")
+        ax.legend()
+    figure.savefig(file, dpi=120)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))

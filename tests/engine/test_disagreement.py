@@ -1,0 +1,143 @@
+"""Disagreement is 0 where networks agree, 1 where they differ as much as they can; places are where most of it is."""
+
+import numpy as np
+import pytest
+
+from benchmarks.annotation import NEXT, drawn_until, gain, summary
+from benchmarks.images import Case
+from trainer.dataset import IGNORE, Sample
+from trainer.disagreement import DRAWN, Place, chance, divergence, entropy, in_turn, places, undrawn
+
+SURE = np.eye(3, dtype=np.float32)  # of class 0, 1, 2
+
+
+def pixel(*values: float) -> np.ndarray:
+    """P (K, 1, 1)."""
+    return np.array(values, np.float32)[:, None, None]
+
+
+def blank(*space: int) -> np.ndarray:
+    return np.full(space, IGNORE, np.uint8)
+
+
+def test_those_who_agree_do_not_disagree_however_unsure() -> None:
+    same = pixel(0.2, 0.5, 0.3)
+    assert divergence({"a": same, "b": same, "c": same}) == pytest.approx(0, abs=1e-6)
+    assert divergence({"a": pixel(0.5, 0.5), "b": pixel(0.5, 0.5)}) == pytest.approx(0, abs=1e-6)
+
+
+def test_three_who_are_sure_of_three_classes_disagree_fully() -> None:
+    assert divergence({n: pixel(*SURE[i]) for i, n in enumerate("abc")}) == pytest.approx(1)
+
+
+def test_numbers_worked_out_on_paper() -> None:
+    """Two of two classes, one sure and one in doubt: H(3/4, 1/4) - (0 + 1) / 2 = 0.811 - 0.5 bit; two against one of
+    three classes: H(2/3, 1/3) = 0.918 bit, of log2(3) = 1.585."""
+    assert divergence({"a": pixel(1, 0), "b": pixel(0.5, 0.5)}) == pytest.approx(0.3113, abs=1e-4)
+    two = {"a": pixel(*SURE[0]), "b": pixel(*SURE[0]), "c": pixel(*SURE[1])}
+    assert divergence(two) == pytest.approx(0.9183 / 1.58496, abs=1e-4)
+
+
+def test_one_network_is_no_committee() -> None:
+    with pytest.raises(ValueError, match=r"two networks or more, got \['unet'\]"):
+        divergence({"unet": pixel(1, 0)})
+
+
+def test_entropy() -> None:
+    assert entropy(pixel(0.25, 0.25, 0.25, 0.25)) == pytest.approx(1)
+    assert entropy(pixel(1, 0)) == 0
+    assert entropy(pixel(0.75, 0.25)) == pytest.approx(0.8113, abs=1e-4)
+
+
+def doubt(space: tuple[int, ...], *blobs: tuple[tuple[int, ...], int]) -> np.ndarray:
+    """A map of 0 with squares of 1: (middle, half a side)."""
+    values = np.zeros(space, np.float32)
+    for (*z, row, column), half in blobs:
+        values[(*z, slice(row - half, row + half + 1), slice(column - half, column + half + 1))] = 1
+    return values
+
+
+def test_the_larger_doubt_comes_first_over_slices_and_images() -> None:
+    maps = {
+        "stack": doubt((5, 80, 80), ((1, 20, 20), 3), ((3, 50, 60), 5)),
+        "picture": doubt((80, 80), ((40, 30), 4)),
+    }
+    found = places(maps, {name: blank(*values.shape) for name, values in maps.items()}, 10)
+    at = [(place.image, place.slice, place.row, place.column) for place in found]
+    assert at == [("stack", 3, 50, 60), ("picture", 0, 40, 30), ("stack", 1, 20, 20)]
+    assert [place.score for place in found] == sorted((place.score for place in found), reverse=True)
+    assert 25 < found[2].score < 49  # of 49 pixels, those at the edge of the disc count less
+    assert places(maps, {name: blank(*values.shape) for name, values in maps.items()}, 1) == found[:1]
+
+
+def test_the_same_spot_of_the_next_slice_is_not_named_again() -> None:
+    values = doubt((3, 60, 60), ((0, 30, 30), 4), ((1, 30, 30), 5), ((2, 31, 30), 4))
+    assert [place.slice for place in places({"a": values}, {"a": blank(3, 60, 60)}, 5)] == [1]
+
+
+def test_a_place_that_was_drawn_on_is_left_alone() -> None:
+    maps, strokes = {"a": doubt((80, 80), ((20, 20), 5), ((60, 60), 4))}, blank(80, 80)
+    first, second = places(maps, {"a": strokes}, 5)
+    strokes[20, 15:25] = 1
+    assert undrawn([first, second], {"a": strokes}) == [second]
+    left = places(maps, {"a": strokes}, 5)
+    assert left[0] == second
+    assert all(abs(place.row - 20) > DRAWN or not 15 - DRAWN <= place.column <= 24 + DRAWN for place in left)
+
+
+def test_classes_take_their_turn() -> None:
+    """Class 0 has the three largest doubts, in two slices, and class 1 a small one."""
+    values = doubt((3, 90, 90), ((0, 15, 15), 6), ((2, 15, 35), 5), ((0, 75, 20), 4), ((0, 70, 70), 3))
+    labels = np.zeros((3, 90, 90), np.uint8)
+    labels[:, :, 50:] = 1
+    found = in_turn({"a": values}, {"a": blank(3, 90, 90)}, {"a": labels}, 3)
+    assert [(p.slice, p.row, p.column) for p in found] == [(0, 15, 15), (0, 70, 70), (2, 15, 35)]
+
+
+def test_everything_drawn_and_nothing_in_doubt() -> None:
+    assert places({"a": np.ones((30, 30), np.float32)}, {"a": np.zeros((30, 30), np.uint8)}, 5) == []
+    assert places({"a": np.zeros((30, 30), np.float32)}, {"a": blank(30, 30)}, 5) == []
+
+
+def test_chance_is_anywhere_and_the_same_again() -> None:
+    def drawn(seed: int) -> list[Place]:
+        return places({"a": chance((4, 90, 90), np.random.default_rng(seed))}, {"a": blank(4, 90, 90)}, 200)
+
+    found = drawn(0)
+    assert found == drawn(0) != drawn(1)
+    assert {place.slice for place in found} == {0, 1, 2, 3}
+    middle = np.mean([(place.row, place.column) for place in found], 0)
+    assert np.abs(middle - 45).max() < 9
+
+
+# ---- the simulated annotator who follows it (benchmarks/annotation.py) ----
+
+
+def halves() -> Case:
+    """Class 0 above, class 1 below."""
+    truth = np.repeat(np.array([0, 1], np.uint8), 40)[:, None].repeat(80, 1)
+    return Case(Sample(np.zeros((1, 80, 80), np.float32), truth, (1.0, 1.0), "halves"), ("background", "object"))
+
+
+def test_the_annotator_draws_where_the_networks_disagree_until_the_time_is_up() -> None:
+    """They agree on class 0 but in two squares, where they are sure of different things."""
+    case, rng = halves(), np.random.default_rng(0)
+    other = doubt((80, 80), ((20, 20), 6), ((60, 60), 4))
+    P = {"unet": np.stack([1 - other, other]), "mambaunet": np.stack([np.ones((80, 80)), np.zeros((80, 80))])}
+    first, second, *_ = drawn_until(1000, [], NEXT["disagreement"], P, other, case, rng)
+    assert (first.label, second.label) == (0, 1)
+    assert np.abs(first.pixels - (20, 20)).max() < 25 and np.abs(second.pixels - (60, 60)).max() < 25
+    assert len(drawn_until(1.0, [], NEXT["disagreement"], P, other, case, rng)) == 1
+
+
+def test_gains_are_paired_by_image() -> None:
+    """Of two images .1 and .3 more than the rival after the first round, which does not count."""
+
+    def entry(case: str, policy: str, *shown: float) -> dict:
+        return {"modality": "em", "case": case, "policy": policy, "seed": 0, "points": [[9, d, 0] for d in shown]}
+
+    ours = [entry("a", "disagreement", 0.0, 0.6, 0.8), entry("b", "disagreement", 0.9, 0.8, 0.8)]
+    rivals = [entry("b", "random", 0.9, 0.4, 0.6), entry("a", "random", 0.0, 0.6, 0.6)]
+    assert gain(ours, rivals, "shown") == pytest.approx([0.1, 0.3])
+    (row,) = (r for r in summary(ours + rivals) if (r["policy"], r["answer"]) == ("disagreement", "shown"))
+    assert (row["above_random"], row["after_drawing"], row["images"]) == (0.2, 0.75, 2)

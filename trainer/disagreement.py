@@ -1,0 +1,160 @@
+"""Where to draw next: where networks that learnt from the same strokes disagree most.
+
+Query by committee: Seung, Opper and Sompolinsky, COLT 1992; the divergence is Lin's, IEEE Trans. Inf. Theory 37 (1991),
+eq. 5.1, of as many distributions as there are networks. In the plane a place is a soft disc of radius REACH.
+
+K classes · P probabilities (K, *space) · space is (H, W) or (D, H, W) · map float32 (*space) in 0..1
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage as ndi
+from scipy.special import entr
+from skimage.feature import peak_local_max
+
+from trainer.annotator import as_slices
+from trainer.dataset import IGNORE
+
+REACH = 8  # pixels of a place's disc, and between two places
+BLUR = REACH / 2  # pixels, of the Gaussian that is the soft disc
+DRAWN = 4  # pixels around a stroke that it speaks for: less than most things are thick
+BESIDE = 1  # slices before and behind in which the same spot is not named again
+LEAST = 0.1  # of score; below it a place is not worth the way
+
+
+@dataclass(frozen=True)
+class Place:
+    """A spot worth a stroke; the higher its score, the more is in doubt there."""
+
+    image: str  # the sample's name
+    slice: int  # along the first axis; 0 of a 2-D image
+    row: int
+    column: int
+    score: float  # pixels of full doubt around it: the map's sum under the soft disc
+
+
+# ---- maps ----
+
+
+def divergence(each: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Jensen-Shannon divergence (*space) of the networks' probabilities {name: P (K, *space)}, 0..1.
+
+    In units of log min(networks, classes), the most that so many can differ by. ValueError with fewer than two: leave
+    the ensemble out, it is no voice of its own.
+    """
+    if len(each) < 2:
+        raise ValueError(f"disagreement needs two networks or more, got {list(each)}")
+    first = next(iter(each.values()))
+    mean, own = np.zeros(first.shape, np.float32), np.zeros(first.shape[1:], np.float32)
+    for P in each.values():
+        mean += np.asarray(P, np.float32) / len(each)
+        own += bits(P) / len(each)
+    return ((bits(mean) - own) / np.log2(min(len(each), len(mean)))).clip(0, 1)
+
+
+def entropy(P: np.ndarray) -> np.ndarray:
+    """Of one network's probabilities, (*space) in 0..1: how little it knows; in units of log K."""
+    return (bits(P) / np.log2(len(P))).clip(0, 1)
+
+
+def chance(space: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """A map whose places are anywhere."""
+    return rng.random(space, np.float32)
+
+
+def bits(P: np.ndarray) -> np.ndarray:
+    """Entropy over axis 0."""
+    return sum(entr(np.asarray(p, np.float32)) for p in P) / np.float32(np.log(2))
+
+
+# ---- places ----
+
+
+def places(maps: Mapping[str, np.ndarray], strokes: Mapping[str, np.ndarray], count: int) -> list[Place]:
+    """The `count` places where these maps {image: (*space)} have most, best first, over all slices and images.
+
+    strokes {image: uint8 (*space)}: what is drawn already, IGNORE elsewhere; near a stroke no place is named, and of
+    those near each other only the best.
+    """
+    found = [place for name, values in maps.items() for place in peaks(name, values, strokes[name], count)]
+    return ranked(found, count)
+
+
+def in_turn(
+    maps: Mapping[str, np.ndarray], strokes: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray], count: int
+) -> list[Place]:
+    """The same, the best place of every class first, then the second best of each, and so on.
+
+    labels {image: uint8 (*space)}: the classes as far as they are known. Most doubt can be all in one class, and
+    strokes of one class only say little to what spreads them.
+    """
+    turns = []
+    for c in np.unique(np.concatenate([np.unique(seen) for seen in labels.values()])):
+        of_class = {name: values * (labels[name] == c) for name, values in maps.items()}
+        turns += enumerate(places(of_class, strokes, count))
+    return apart([place for _, place in sorted(turns, key=lambda turn: (turn[0], -turn[1].score))], count)
+
+
+def peaks(name: str, values: np.ndarray, drawn: np.ndarray, most: int) -> Iterator[Place]:
+    """The `most` best of each slice of one image."""
+    for z, (plane, strokes) in enumerate(zip(as_slices(values), as_slices(drawn), strict=True)):
+        yield from peaks_of(name, z, plane, strokes, most)
+
+
+def peaks_of(name: str, z: int, plane: np.ndarray, strokes: np.ndarray, most: int) -> Iterator[Place]:
+    """The `most` best of a slice (H, W), best first."""
+    mass = masses(plane, strokes)
+    for row, column in peak_local_max(mass, REACH, LEAST, num_peaks=most, exclude_border=False):
+        yield Place(name, z, int(row), int(column), float(mass[row, column]))
+
+
+def masses(plane: np.ndarray, strokes: np.ndarray) -> np.ndarray:
+    """Map and strokes (H, W) -> the map's sum under a soft disc around each pixel, 0 where a stroke is near."""
+    open_ = far_from(strokes)
+    return np.where(open_, ndi.gaussian_filter(plane * open_, BLUR, mode="constant") * 2 * np.pi * BLUR**2, 0)
+
+
+def far_from(strokes: np.ndarray) -> np.ndarray:
+    """Pixels (H, W) more than DRAWN from all that is drawn."""
+    if (strokes == IGNORE).all():
+        return np.ones(strokes.shape, bool)
+    return ndi.distance_transform_edt(strokes == IGNORE) > DRAWN
+
+
+def ranked(found: Iterable[Place], count: int) -> list[Place]:
+    """Of places that were found slice by slice, the best first, and not two near each other."""
+    return apart(sorted(found, key=lambda place: -place.score), count)
+
+
+def apart(found: Sequence[Place], count: int) -> list[Place]:
+    """The first `count` of them that are not near a better one."""
+    kept: list[Place] = []
+    for place in found:
+        if len(kept) == count:
+            break
+        if not any(near(place, other) for other in kept):
+            kept.append(place)
+    return kept
+
+
+def near(one: Place, other: Place) -> bool:
+    """Whether a stroke at one of them would answer the other too."""
+    reach = REACH if one.slice == other.slice else 2 * REACH
+    return (
+        one.image == other.image
+        and abs(one.slice - other.slice) <= BESIDE
+        and np.hypot(one.row - other.row, one.column - other.column) <= reach
+    )
+
+
+def undrawn(found: Sequence[Place], strokes: Mapping[str, np.ndarray]) -> list[Place]:
+    """Those of the places with no stroke near by now, without looking at any map."""
+    return [place for place in found if not touched(place, as_slices(strokes[place.image])[place.slice])]
+
+
+def touched(place: Place, strokes: np.ndarray) -> bool:
+    """Whether a stroke of the slice (H, W) is within DRAWN."""
+    rows, columns = np.nonzero(strokes != IGNORE)
+    return bool((np.hypot(rows - place.row, columns - place.column) <= DRAWN).any())
