@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
     QAbstractItemView,
+    QCheckBox,
     QHBoxLayout,
     QHeaderView,
     QLabel,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 View = TypeVar("View", bound=QAbstractItemView)
 NEXT = "N"  # the key, of the strokes' layer
-TALLEST = 110  # pixels of a list, before it scrolls
+TALLEST = 150  # pixels of a list, before it scrolls
 OVERALL = "all"
 HELD_OUT = "Scored on strokes that were held out; bold: the best so far."
 NO_VERDICT = "No scores yet: they need four strokes of a class, and a training."
@@ -40,24 +41,28 @@ class GuidePanel(QWidget):
     nextRequested = Signal(object)  # Place
     placeRequested = Signal(object)  # Advice with a place
     allRequested = Signal()  # train on all strokes, also those held out
+    told = Signal(str)  # the news in a word, for a title
 
     def __init__(self) -> None:
         super().__init__()
         self._places: list[Place] = []
         self._advice: list[Advice] = []
-        self._next = QPushButton(f"Scribble here next ( {NEXT} )")
+        self._next = QPushButton(f"Next place ( {NEXT} )")
         self._next.setToolTip("Go to the spot where the networks disagree most and nobody has drawn")
         self._list, self._coach = _list(), _list()
         self._coach.setWordWrap(True)
         self._coach.setTextElideMode(Qt.TextElideMode.ElideNone)
         self._table = _table()
         self._note = _note("")
+        self._judge = QCheckBox("Keep 15 % of strokes to judge")
+        self._judge.setToolTip("The next training does not learn from them; it scores every network on them instead")
         self._all = QPushButton("Train on all strokes")
         self._all.setToolTip("Learn from the held-out strokes too, once you know which network to trust")
         self._next.clicked.connect(self.next)
         self._list.itemClicked.connect(lambda item: self._go(self._list.row(item)))
         self._coach.itemClicked.connect(lambda item: self._look(self._coach.row(item)))
-        self._all.clicked.connect(self.allRequested)
+        self._all.clicked.connect(self._on_all)
+        self._judge.toggled.connect(lambda: self._note.setVisible(self.judges() or not self._table.isHidden()))
         self._lay_out()
         self.setPlaces([])
         self.setVerdict(None, ())
@@ -69,6 +74,7 @@ class GuidePanel(QWidget):
         column.addWidget(self._next)
         column.addWidget(self._list)
         column.addWidget(self._coach)
+        column.addWidget(self._judge)
         column.addWidget(self._table)
         row = QHBoxLayout()
         row.addWidget(self._note, 1)
@@ -91,6 +97,17 @@ class GuidePanel(QWidget):
         if self.value() != before:
             self.valueChanged.emit()
 
+    def judges(self) -> bool:
+        """Whether some strokes are held out of the next training."""
+        return self._judge.isChecked()
+
+    def set_judges(self, yes: bool) -> None:
+        self._judge.setChecked(yes)
+
+    def _on_all(self) -> None:
+        self.set_judges(False)
+        self.allRequested.emit()
+
     def next(self) -> None:
         """Go to the place after the one in hand, after the last to the first."""
         if self._places:
@@ -111,8 +128,12 @@ class GuidePanel(QWidget):
         self._list.setVisible(bool(self._places))
         self._next.setEnabled(bool(self._places))
         self._list.setCurrentRow(self._places.index(kept) if kept in self._places else -1)
+        self._tell()
         if self.value() != kept:
             self.valueChanged.emit()
+
+    def places(self) -> "list[Place]":
+        return list(self._places)
 
     def setVerdict(self, verdict: "Verdict | None", classes: Sequence[str]) -> None:
         """Networks by classes, F1 in percent; None where nothing is scored yet."""
@@ -120,6 +141,7 @@ class GuidePanel(QWidget):
         self._table.setVisible(shown)
         self._all.setVisible(shown)
         self._note.setText(HELD_OUT if shown else NO_VERDICT)
+        self._note.setVisible(shown or self.judges())
         if shown:
             columns = {OVERALL: verdict.mean} | {
                 name: {network: scores[c] for network, scores in verdict.classes.items()}
@@ -136,6 +158,12 @@ class GuidePanel(QWidget):
             item.setToolTip("Click to see it" if each.place is not None else each.text)
             self._coach.addItem(item)
         self._coach.setVisible(bool(self._advice))
+        self._tell()
+
+    def _tell(self) -> None:
+        """How much there is, for the title of what is folded."""
+        counts = ((len(self._places), "place"), (len(self._advice), "hint"))
+        self.told.emit(" · ".join(f"{n} {what}{'s' * (n > 1)}" for n, what in counts if n))
 
     def _look(self, row: int) -> None:
         if self._advice[row].place is not None:

@@ -16,7 +16,9 @@ ERASE = "Control-0"
 ABSENT = "A"
 COMPARE = "C"
 BACK, ON = ",", "."
-KEYS = (*CHOOSE, ERASE, ABSENT, COMPARE, BACK, ON)
+NEXT = "N"
+UNDO, REDO = "Control-Z", "Control-Shift-Z"
+KEYS = (*CHOOSE, ERASE, ABSENT, COMPARE, BACK, ON, NEXT, UNDO, REDO)
 
 
 class Keys:

@@ -5,7 +5,7 @@ Predictions in napari: value c + 1 for class c > 0 and 0 for the background, so 
 In the engine: classes 0..K-1, IGNORE where nobody drew, channels first.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,7 +71,7 @@ def start_painting(strokes: Labels, label: int) -> None:
 
 
 def is_scribble_layer(layer: object) -> bool:
-    return isinstance(layer, Labels) and not _is_shown_by_us(layer)
+    return isinstance(layer, Labels) and not _is_shown_by_us(layer) and "objects" not in layer.metadata.get(KEY, {})
 
 
 def is_source_image(layer: object) -> bool:
@@ -98,11 +98,11 @@ def set_brushes(strokes: Labels, brushes: Sequence[Brush]) -> None:
     """Name and colour the classes of a scribble layer; the layer carries them in its metadata."""
     if "colours" not in strokes.metadata.get(KEY, {}):  # new to us: a brush that suits its size
         strokes.brush_size = max(2, round(min(strokes.data.shape[-2:]) / 100))
-    _note(strokes, classes=[b.name for b in brushes], colours=[b.colour for b in brushes])
+    note(strokes, classes=[b.name for b in brushes], colours=[b.colour for b in brushes])
     strokes.colormap = _colormap(brushes)
 
 
-def _note(strokes: Labels, **values: object) -> None:
+def note(strokes: Labels, **values: object) -> None:
     """Write into our entry of the layer's metadata, which is saved with the layer."""
     strokes.metadata = {**strokes.metadata, KEY: {**strokes.metadata.get(KEY, {}), **values}}
 
@@ -116,7 +116,7 @@ def renumber(strokes: Labels, numbers: Sequence[int]) -> None:
     where = np.nonzero((values > 0) & (values <= len(numbers)))
     strokes.data_setitem(where, (np.asarray(numbers) + 1)[values[where] - 1].astype(values.dtype))
     absent = {numbers[c]: slices for c, slices in absent_of(strokes).items() if c < len(numbers) and numbers[c] > 0}
-    _note(strokes, absent=absent)
+    note(strokes, absent=absent)
     mode = strokes.mode
     strokes.editable = False  # forgets its history
     strokes.editable = True
@@ -136,7 +136,12 @@ def mark_absent(strokes: Labels, index: int, z: int, absent: bool = True) -> Non
     marks = absent_of(strokes)
     slices = (set(marks.get(index, ())) | {z}) - (set() if absent else {z})
     rest = {c: each for c, each in marks.items() if c != index}
-    _note(strokes, absent={**rest, index: sorted(slices)} if slices else rest)
+    note(strokes, absent={**rest, index: sorted(slices)} if slices else rest)
+
+
+def set_absent(strokes: Labels, marks: Sequence[tuple[int, int]]) -> None:
+    """Exactly these (slice, class) are marked as absent."""
+    note(strokes, absent={c: sorted(z for z, other in marks if other == c) for c in sorted({c for _, c in marks})})
 
 
 def absences(strokes: Labels) -> tuple[tuple[int, int], ...]:
@@ -202,6 +207,15 @@ def show_slice(viewer: ViewerModel, layer: Image | Labels, index: int) -> None:
     viewer.dims.set_point(along, float(layer.data_to_world((index, *[0] * (layer.ndim - 1)))[0]))
 
 
+def go_to(viewer: ViewerModel, layer: Image | Labels, index: int, row: int, column: int) -> None:
+    """Bring this pixel into the middle of the picture."""
+    if layer.ndim > 2:
+        show_slice(viewer, layer, index)
+    camera = viewer.scene.camera if hasattr(viewer, "scene") else viewer.camera  # napari < 0.9
+    where = (index, row, column)[-layer.ndim :]
+    camera.center = tuple(float(x) for x in layer.data_to_world(where)[-2:])
+
+
 def write_on_slice(viewer: ViewerModel, text: str) -> None:
     """A word in the corner of the picture; "" takes it away."""
     overlay = viewer.canvas.overlays.text if hasattr(viewer, "canvas") else viewer.text_overlay  # napari < 0.9
@@ -241,6 +255,12 @@ def prediction_layers(viewer: ViewerModel, image: Image) -> dict[str, Labels]:
     """network -> its layer for this image; found by metadata, so that they may be renamed."""
     entries = [(layer, layer.metadata.get(KEY, {})) for layer in viewer.layers]
     return {e["network"]: layer for layer, e in entries if "network" in e and e["image"] == image.unique_id}
+
+
+def predicted_classes(viewer: ViewerModel, image: Image) -> dict[str, np.ndarray]:
+    """network -> uint8 (*space) classes that it predicted, without the ensemble."""
+    layers = {n: layer for n, layer in prediction_layers(viewer, image).items() if n != "ensemble"}
+    return {n: np.maximum(np.asarray(layer.data), 1) - np.uint8(1) for n, layer in layers.items()}
 
 
 def add_prediction_layer(viewer: ViewerModel, image: Image, network: str, brushes: Sequence[Brush]) -> Labels:
@@ -346,15 +366,50 @@ def clear_predictions(viewer: ViewerModel, image: Image) -> None:
         layer.refresh()
 
 
-def _insert(viewer: ViewerModel, layer: Image | Labels, below: Sequence[Layer]) -> None:
-    """Above the layers `below`, locked, and without taking the brush out of the person's hand."""
+def _insert(viewer: ViewerModel, layer: Image | Labels, below: Sequence[Layer], locked: bool = True) -> None:
+    """Above the layers `below`, locked unless told otherwise, and without taking the brush out of the person's hand."""
     selected = set(viewer.layers.selection)
     viewer.layers.insert(max(map(viewer.layers.index, below)) + 1, layer)
     viewer.layers.selection = selected  # napari selects what it adds: the brush would be gone in mid-stroke
-    if isinstance(layer, Labels):
+    if isinstance(layer, Labels) and locked:
         layer.editable = False
     if hasattr(layer, "locked"):  # napari >= 0.7.1
-        layer.locked = True
+        layer.locked = locked
+
+
+def accept(strokes: Labels, prediction: Labels, index: int | None) -> int:
+    """Draw what is predicted in slice `index` of a stack (None: a 2-D image) wherever nothing is drawn; how many
+    pixels. The background too: in predictions it is 0, in strokes 1."""
+    where = ... if index is None else index
+    empty = np.nonzero(np.asarray(strokes.data[where]) == 0)
+    values = np.maximum(np.asarray(prediction.data[where])[empty], 1).astype(strokes.data.dtype)
+    if len(values):
+        place = () if index is None else (np.full(len(values), index),)
+        strokes.data_setitem((*place, *empty), values)
+    return len(values)
+
+
+def add_objects_layer(
+    viewer: ViewerModel, image: Image, objects: np.ndarray, table: Mapping[str, np.ndarray]
+) -> Labels:
+    """Numbered objects (*space) with their measures as features; those of before are replaced."""
+    if (layer := objects_layer(viewer, image)) is not None:
+        layer.data, layer.features = objects, dict(table)
+        return layer
+    layer = Labels(
+        objects,
+        name=f"objects · {image.name}",
+        metadata={**_orientation(image), KEY: {"objects": image.unique_id}},
+        features=dict(table),
+        **_geometry(image),
+    )
+    _insert(viewer, layer, below=[image, *overlays(viewer, image)], locked=False)
+    return layer
+
+
+def objects_layer(viewer: ViewerModel, image: Image) -> Labels | None:
+    found = [each for each in viewer.layers if each.metadata.get(KEY, {}).get("objects") == image.unique_id]
+    return found[-1] if found else None
 
 
 def recolour_predictions(viewer: ViewerModel, image: Image, brushes: Sequence[Brush]) -> None:

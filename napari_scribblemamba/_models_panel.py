@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QFileDialog, QGridLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QFileDialog, QGridLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 if TYPE_CHECKING:
     from trainer import Model
@@ -34,6 +34,8 @@ class ModelsPanel(QWidget):
         self._export.setToolTip(
             "Write image and strokes as a dataset (nnU-Net format) that python -m trainer.fit reads"
         )
+        self._start = QCheckBox("Train from this model on")
+        self._start.setToolTip("The next training begins with these weights; networks, classes and channels must match")
         self._predict.clicked.connect(self._on_predict)
         self._save.clicked.connect(self._ask_save)
         self._load.clicked.connect(self._ask_load)
@@ -46,13 +48,19 @@ class ModelsPanel(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._label)
         layout.addLayout(grid)
+        layout.addWidget(self._start)
         self.set_model(None)
 
     def set_model(self, model: "Model | None") -> None:
         """Name the model at hand."""
         self._has_model = model is not None
+        self._start.setVisible(self._has_model)
         self._label.setText(_describe(model) if model else "No model yet: train one, or load a run.")
         self._update()
+
+    def starts(self) -> bool:
+        """Whether the next training begins with the model at hand."""
+        return self._has_model and self._start.isChecked()
 
     def set_state(self, state: str) -> None:
         """Allow what the session can do now."""

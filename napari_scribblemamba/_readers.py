@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Reader = Callable[[str], "list[LayerDataTuple]"]
 AFFINE = "affine of x, y, z to mm in RAS+"  # in a layer's metadata
 LABEL_NAMES = re.compile(r"(^|[_\-. ])(gt|seg|segmentation|labels?|mask)([_\-. ]|$)", re.IGNORECASE)
+LOOKS = ("rgb", "scale", "translate", "units", "axis_labels")  # of a layer; those of strokes too but the first
 AT_ONCE = 16  # cases of a dataset
 SNIFFED = 200  # files of a folder that are looked into, whether they are DICOM
 log = logging.getLogger(__name__)
@@ -190,12 +191,16 @@ def _project_layers(project: "Project", key: str) -> "list[LayerDataTuple]":
     from napari_scribblemamba._layers import KEY
 
     image, journal = project.images[key], project.journal(key)
-    pixels = _open(image.path)
+    known = {name: tuple(v) if isinstance(v, list) else v for name, v in image.settings.items() if name in LOOKS}
+    pixels = [(data, {**settings, "name": image.name, **known}, kind) for data, settings, kind in _open(image.path)]
     labels = np.zeros(journal.shape, journal.dtype)
     journal.restore(labels)
     entry = {"project": str(project.folder), "key": key}
     entry |= {"classes": [each.name for each in journal.classes], "colours": [each.colour for each in journal.classes]}
-    where = {name: pixels[0][1][name] for name in ("scale", "units", "axis_labels") if name in pixels[0][1]}
+    numbers = {each.key: c for c, each in enumerate(journal.classes)}
+    for place, mark in sorted(journal.absent):
+        entry.setdefault("absent", {}).setdefault(numbers[mark], []).append(place[0] if place else 0)
+    where = {name: pixels[0][1][name] for name in LOOKS[1:] if name in pixels[0][1]}
     kept = {name: value for name, value in pixels[0][1].get("metadata", {}).items() if name == AFFINE}
     strokes = {"name": f"strokes · {image.name}", "metadata": {**kept, KEY: entry}, **where}
     return [*pixels, (labels, strokes, "labels")]

@@ -9,13 +9,15 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 from psygnal import Signal
+
+from napari_scribblemamba._guide import Guidance, Guide
 
 if TYPE_CHECKING:
     from trainer import Config, Model, Progress, Run, Sample
@@ -40,10 +42,10 @@ class Prediction:
     probabilities: np.ndarray | None = None  # of that network, float32 (K, *its labels)
 
 
-def make_run(samples: Sequence[Sample], config: Config, classes: Sequence[str]) -> Run:
+def make_run(samples: Sequence[Sample], config: Config, classes: Sequence[str], start: Model | None = None) -> Run:
     from trainer import Run  # imports torch: seconds, so only here, in the background
 
-    return Run(samples, config, classes)
+    return Run(samples, config, classes, start=start)
 
 
 def load_model(folder: Path) -> Model:
@@ -58,6 +60,7 @@ class Session:
     state_changed = Signal(str)
     progressed = Signal(object)  # Progress
     predicted = Signal(object)  # Prediction
+    guided = Signal(object)  # Guidance
     model_changed = Signal(object)  # Model
     settled = Signal(str)  # what the training runs on, for people
     measured = Signal(object, float)  # Config, seconds that a training with it takes here
@@ -67,7 +70,7 @@ class Session:
     def __init__(
         self,
         run_in_background: Callable[..., None],
-        make_run: Callable[[Sequence[Sample], Config, Sequence[str]], Run] = make_run,
+        make_run: Callable[..., Run] = make_run,
         load_model: Callable[[Path], Model] = load_model,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -80,6 +83,7 @@ class Session:
         self._run: Run | None = None
         self._samples: list[Sample] = []  # that the run learns from
         self._teachers: dict[str, np.ndarray] = {}  # sample name -> its propagated strokes (K, *space)
+        self._guide = Guide()  # of the images that are trained on
         self._told = False  # what the run has settled on
         self._generation = 0
         self._run_in_background, self._make_run, self._load_model = run_in_background, make_run, load_model
@@ -87,8 +91,18 @@ class Session:
 
     # what the person asks for ---------------------------------------------------------------------------------------
 
-    def train(self, samples: Sequence[Sample], classes: Sequence[str], config: Config) -> None:
-        """Train on these samples, then predict them whole. Errors, those of the checks too, arrive as `failed`."""
+    def train(
+        self,
+        samples: Sequence[Sample],
+        classes: Sequence[str],
+        config: Config,
+        held: Mapping[str, np.ndarray] | None = None,
+        start: Model | None = None,
+    ) -> None:
+        """Train on these samples, then predict them whole. Errors, those of the checks too, arrive as `failed`.
+
+        held: {sample: uint8 (*space)}, strokes to judge the networks by; start: a model to go on from
+        """
 
         def done(model: Model | None) -> None:
             stopped = self.state == "stopping"
@@ -99,7 +113,8 @@ class Session:
                     self.predict(self._samples)
 
         self._samples, self._told = list(samples), False
-        self._begin("training", self._training(samples, classes, config, self._generation + 1), done)
+        self._guide = Guide(held)
+        self._begin("training", self._training(samples, classes, config, start, self._generation + 1), done)
 
     def pause(self) -> None:
         """Let the training wait after the current step, clock and all, until `resume` or `stop`."""
@@ -112,11 +127,12 @@ class Session:
             self._run.go_on()
             self._set_state("training")
 
-    def update(self, samples: Sequence[Sample]) -> None:
+    def update(self, samples: Sequence[Sample], held: Mapping[str, np.ndarray] | None = None) -> None:
         """Go on training with these strokes. ValueError where they cannot be used; then the ones before stay."""
         if self.state in ("training", "paused") and self._run is not None:
             self._run.update(samples)
             self._samples = list(samples)
+            self._guide.held = dict(held or {})
 
     @property
     def samples(self) -> list[Sample]:
@@ -194,10 +210,15 @@ class Session:
     # how it is done -------------------------------------------------------------------------------------------------
 
     def _training(
-        self, samples: Sequence[Sample], classes: Sequence[str], config: Config, generation: int
-    ) -> Generator[Progress | Prediction, None, Model | None]:
+        self,
+        samples: Sequence[Sample],
+        classes: Sequence[str],
+        config: Config,
+        start: Model | None,
+        generation: int,
+    ) -> Generator[Progress | Prediction | Guidance, None, Model | None]:
         """In the thread: train, and look at a slice now and then. Gives the model, None where nothing was learnt."""
-        run = self._make_run(samples, config, classes)
+        run = self._make_run(samples, config, classes, *([] if start is None else [start]))
         self._run = run
         if self.state == "stopping" or generation != self._generation:  # Stop was pressed while the run was being made
             run.stop()
@@ -213,9 +234,10 @@ class Session:
                 yield from _first_overlays(run.teachers, shown)
             elif self.state == "training" and self._clock() >= due:
                 looks = looks or self._looks(run.model)
-                start = self._clock()
+                begun = self._clock()
                 yield next(looks)
-                due = start + max(LOOK_EVERY, (self._clock() - start) / LOOK_SHARE)
+                yield self._guide.guidance(self._samples)
+                due = begun + max(LOOK_EVERY, (self._clock() - begun) / LOOK_SHARE)
         return run.model if iteration else None
 
     def _measuring(self, config: Config, generation: int) -> Generator[None, None, float | None]:
@@ -233,7 +255,7 @@ class Session:
 
     def _looks(self, model: Model) -> Iterator[Prediction]:
         """Without end: the slice in view every other time, else the longest unseen."""
-        predict = SlicePredictor(model, self._teachers)
+        predict = SlicePredictor(model, self._teachers, guide=self._guide)
         seen = [-1] * len(_pieces(self._samples, model.volumetric))
         last = None
         for turn in itertools.count():
@@ -247,15 +269,18 @@ class Session:
 
     def _predicting(
         self, model: Model, samples: Sequence[Sample], generation: int, probabilities: str | None
-    ) -> Generator[Prediction, None, None]:
+    ) -> Generator[Prediction | Guidance, None, None]:
         """In the thread: every slice, what is in view first; ends early where newer work has begun."""
-        predict = SlicePredictor(model, self._teachers, probabilities)
+        guide = self._guide if samples is self._samples else Guide()
+        predict = SlicePredictor(model, self._teachers, probabilities, guide)
         pieces = _pieces(samples, model.volumetric)
         total = len(pieces)
         while pieces and generation == self._generation:
             nearest = min(range(len(pieces)), key=lambda i: self._distance(*pieces[i]))
             piece = pieces.pop(nearest)
             yield predict(*piece, fraction=1 - len(pieces) / total)
+        if generation == self._generation:
+            yield guide.guidance(samples)
 
     def _distance(self, sample: Sample, index: int | None) -> float:
         """Slices between this one and the one in view."""
@@ -285,11 +310,14 @@ class Session:
             events, on_event=current(self._on_event), on_done=current(done), on_error=current(self._on_error)
         )
 
-    def _on_event(self, event: Progress | Prediction) -> None:
+    def _on_event(self, event: Progress | Prediction | Guidance) -> None:
         if self._run is not None and not self._told:  # its first sign of life: device and kernel are known now
             self._told = True
             self.settled.emit(describe_machine(self._run.config))
-        (self.predicted if isinstance(event, Prediction) else self.progressed).emit(event)
+        if isinstance(event, Guidance):
+            self.guided.emit(event)
+        else:
+            (self.predicted if isinstance(event, Prediction) else self.progressed).emit(event)
 
     def _on_error(self, error: Exception) -> None:
         """What was learnt before the error stays."""
@@ -347,14 +375,23 @@ class SlicePredictor:
     drawn stays: `Model.fill_in`, slice by slice.
     """
 
-    def __init__(self, model: Model, teachers: dict[str, np.ndarray], probabilities: str | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        teachers: dict[str, np.ndarray],
+        probabilities: str | None = None,
+        guide: Guide | None = None,
+    ) -> None:
         self._model, self._teachers, self._wanted = model, teachers, probabilities
+        self._guide = guide  # is told what is seen
         self._prepared: dict[str, object] = {}  # sample name -> Tensor (D, C, H, W)
 
     def __call__(self, sample: Sample, index: int | None, fraction: float = 1.0) -> Prediction:
         if sample.name not in self._prepared:
             self._prepared[sample.name] = self._model.prepared(sample.image, f"'{sample.name}'", sample.spacing)
         probabilities = self._model.item_probabilities(self._prepared[sample.name], index or 0)  # each (K, *item)
+        if self._guide is not None:
+            self._guide.see(sample, index, probabilities)
         labels = {name: p.argmax(0).astype(np.uint8) for name, p in probabilities.items()}
         names = self._model.names
         source = f"ensemble of {len(names)} networks" if len(names) > 1 else f"prediction of {names[0]}"

@@ -8,6 +8,7 @@ import os
 from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from napari.layers import Image, Labels
@@ -15,18 +16,25 @@ from napari.utils.notifications import notification_manager, show_error, show_in
 from napari.viewer import Viewer
 from qtpy.QtCore import QEvent, QSize, Qt, QTimer
 from qtpy.QtGui import QShowEvent
-from qtpy.QtWidgets import QFrame, QGroupBox, QMainWindow, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QApplication, QFrame, QGroupBox, QMainWindow, QScrollArea, QVBoxLayout, QWidget
 from superqt.utils import qthrottled
 
-from napari_scribblemamba import _layers
+from napari_scribblemamba import _layers, _recovery
 from napari_scribblemamba._activity import Activity
 from napari_scribblemamba._class_table import read_classes, write_classes
 from napari_scribblemamba._classes_panel import ClassesPanel
+from napari_scribblemamba._command import fit_command
 from napari_scribblemamba._drawing import Drawing
-from napari_scribblemamba._keys import ABSENT, BACK, CHOOSE, COMPARE, ERASE, ON, Keys
+from napari_scribblemamba._folded import Folded
+from napari_scribblemamba._guide import Guidance, held_out
+from napari_scribblemamba._guide_panel import GuidePanel
+from napari_scribblemamba._keys import ABSENT, BACK, CHOOSE, COMPARE, ERASE, NEXT, ON, REDO, UNDO, Keys
 from napari_scribblemamba._layers_panel import LayersPanel
 from napari_scribblemamba._models_panel import ModelsPanel
 from napari_scribblemamba._progress_panel import ProgressPanel
+from napari_scribblemamba._project_panel import ProjectPanel
+from napari_scribblemamba._recorder import Recorder
+from napari_scribblemamba._results_panel import ResultsPanel
 from napari_scribblemamba._session import Prediction, Session
 from napari_scribblemamba._settings_panel import SettingsPanel
 from napari_scribblemamba._slices_panel import SlicesPanel
@@ -35,12 +43,18 @@ from napari_scribblemamba._view_panel import ENSEMBLE, ViewPanel
 from napari_scribblemamba._worker import EngineError, run_in_background
 from trainer.config import Config
 
+if TYPE_CHECKING:
+    from trainer.coach import Advice
+    from trainer.disagreement import Place
+
 log = logging.getLogger(__name__)
 THREADS = max(1, (os.cpu_count() or 2) - 1)  # one core stays with the window
 TALLY = 200  # ms between two updates of the numbers beside the classes
 REFRESH = 500  # ms between two refreshes of the prediction layers
 ARRIVAL = 250  # ms between two new prediction layers: each makes the window wait
 WIDTH = 340  # pixels
+GUIDE = "Scribble here next"
+COACHED = 2**26  # voxels of strokes, at most, that the coach looks at
 UNITS = ((86_400, "days"), (3600, "hours"), (60, "minutes"), (1, "seconds"))
 
 
@@ -53,39 +67,48 @@ class ScribbleMamba(QWidget):
         self.session = session or Session(run_in_background)
         self._images: dict[str, Image] = {}  # sample name -> the layer it came from
         self._names: tuple[str, ...] = ()  # of the classes in the predictions
+        self._predicted: set[tuple[str, int | None]] = set()  # (sample, slice) that can be accepted
+        self._dataset = Path("Dataset001_strokes")  # where strokes were exported last
         self._coming: list[str] = []  # networks whose layers are to be made
         self._arrivals = QTimer(self)
         self._arrivals.setInterval(ARRIVAL)
         self._sure_of = 0  # class whose probability is shown where it was asked for
-        self._warm = False
+        self._warm = self._judged = self._coaching = self._coach_again = False
         self._refresh = qthrottled(self._refresh_predictions, timeout=REFRESH, leading=True)
         self._tell_tally = qthrottled(self._show_tally, timeout=TALLY, leading=True)
 
         self.layers = LayersPanel(napari_viewer.layers)
         self.slices = SlicesPanel()
+        self.project = ProjectPanel()
         self.classes = ClassesPanel()
         self.settings = SettingsPanel()
         self.progress = ProgressPanel()
         self.view = ViewPanel()
+        self.guide = GuidePanel()
+        self.results = ResultsPanel()
         self.models = ModelsPanel()
         self.activity = Activity(self.session.stop)
         self.training = TrainingPanel()
         self.button = self.training.button
         self.drawing, self.keys = Drawing(napari_viewer), Keys(napari_viewer.layers)
+        self.recorder = Recorder(napari_viewer)
         self._lay_out()
         self._wire()
         self._on_layers_changed()
         self._on_state("idle")
+        self._offer_recovered()
 
     def _lay_out(self) -> None:
         content = QWidget()
         column = QVBoxLayout(content)
         column.setContentsMargins(6, 4, 6, 4)
         column.setSpacing(6)
-        column.addWidget(_group("Image and strokes", self.layers, self.slices))
+        column.addWidget(_group("Image and strokes", self.layers, self.slices, self.project))
         column.addWidget(_group("Classes", self.classes))
         column.addWidget(_group("Training", self.settings, self.training))
-        column.addWidget(_group("Progress", self.progress, self.view))
+        self._guide_line = Folded(GUIDE, self.guide)
+        column.addWidget(_group("Progress", self.progress, self.view, self._guide_line))
+        column.addWidget(_group("Results", self.results))
         column.addWidget(_group("Model", self.models))
         column.addStretch(1)
         scroll = QScrollArea()
@@ -104,7 +127,7 @@ class ScribbleMamba(QWidget):
         self.layers.newRequested.connect(self._new_strokes)
         self.classes.valueChanged.connect(self._on_classes_changed)
         self.classes.currentChanged.connect(self._take_brush)
-        self.classes.renumbered.connect(self._renumber)
+        self.classes.renumbered.connect(lambda numbers: self._renumber(numbers, self.classes.current()))
         self.classes.absentRequested.connect(self._toggle_absent)
         self.classes.importRequested.connect(self._import_classes)
         self.classes.exportRequested.connect(self._export_classes)
@@ -114,6 +137,18 @@ class ScribbleMamba(QWidget):
         self.drawing.labelled.connect(self._on_label)
         self.drawing.counted.connect(self._tell_tally)
         self.drawing.changed.connect(self._take_up_strokes)
+        self.drawing.changed.connect(self.recorder.catch_up)
+        self.drawing.changed.connect(self._coach)
+        self.guide.nextRequested.connect(self._go_to_place)
+        self.guide.placeRequested.connect(self._go_to_advice)
+        self.guide.allRequested.connect(self._train)
+        self.guide.told.connect(lambda news: self._guide_line.set_title(f"{GUIDE} · {news}" if news else GUIDE))
+        self.recorder.told.connect(self._tell_kept)
+        self.recorder.reclassed.connect(self._on_reclassed)
+        self.recorder.failed.connect(self._on_failed)
+        self.project.saveRequested.connect(self._save_project)
+        self.project.openRequested.connect(self._open_project)
+        self.project.forgetRequested.connect(self._forget)
         self.settings.presetChosen.connect(self._estimate)
         self.training.trainRequested.connect(self._train)
         self.training.stopRequested.connect(session.stop)
@@ -128,12 +163,17 @@ class ScribbleMamba(QWidget):
         self.models.saveRequested.connect(session.save)
         self.models.loadRequested.connect(session.load)
         self.models.exportRequested.connect(self._export)
+        self.results.acceptRequested.connect(self._accept)
+        self.results.objectsRequested.connect(self._find_objects)
+        self.results.tableRequested.connect(self._save_table)
+        self.results.copyRequested.connect(self._copy_command)
         session.state_changed.connect(self._on_state)
         session.progressed.connect(self._on_progress)
         session.settled.connect(self._on_settled)
         self._arrivals.timeout.connect(self._add_layer)
         session.measured.connect(self._on_measured)
         session.predicted.connect(self._on_predicted)
+        session.guided.connect(self._on_guided)
         session.model_changed.connect(self._on_model)
         session.saved.connect(self._on_saved)
         session.failed.connect(self._on_failed)
@@ -141,6 +181,7 @@ class ScribbleMamba(QWidget):
         # the window may delete this widget, or only take it out of its dock (see `event`); no reference to self here
         self._endings = endings = [
             session.close,
+            self.recorder.end,
             self.keys.end,
             self.drawing.end,
             self._tell_tally.cancel,
@@ -171,7 +212,13 @@ class ScribbleMamba(QWidget):
         self.progress.set_note("")
         _layers.clear_predictions(self._viewer, image)
         self._coming = [ENSEMBLE, *config.names]
-        self.session.train([sample], self._names, config)
+        self._predicted.clear()
+        self.guide.setPlaces([])
+        self.guide.setVerdict(None, ())
+        samples, held = held_out([sample]) if self.guide.judges() else ([sample], None)
+        self._judged = held is not None
+        start = self.session.model if self.models.starts() else None
+        self.session.train(samples, self._names, config, held, start)
 
     def _take_up_strokes(self) -> None:
         """Give new strokes to the training that runs; where they cannot be used yet, it goes on with those before."""
@@ -186,13 +233,76 @@ class ScribbleMamba(QWidget):
                 raise ValueError("the classes are other ones now; stop and train again")
             old = before[image.name]
             target, absent = _layers.target_of(strokes, image, self._names), _layers.absences(strokes)
-            if absent != old.absent or not np.array_equal(target, old.target):
-                now = before | {image.name: replace(old, target=target, absent=absent)}
-                self.session.update(list(now.values()))
+            new = replace(old, target=target, absent=absent)
+            [new], held = held_out([new]) if self._judged else ([new], None)
+            if absent != old.absent or not np.array_equal(new.target, old.target):
+                self.session.update(list((before | {image.name: new}).values()), held)
         except ValueError as e:
             self.progress.set_note(f"New strokes wait: {e}")
         else:
             self.progress.set_note("")
+
+    def _coach(self) -> None:
+        """What to say about the strokes in hand; thought out in the background."""
+        image, strokes = self.layers.value()
+        if image is None or strokes is None or strokes.data.size > COACHED:
+            return
+        try:
+            names = self._class_names()
+            target = _layers.target_of(strokes, image, names)
+        except ValueError:  # strokes of another image; Train says so
+            return
+        self._leave_out_drawn(image.name, target)
+        if self._coaching:
+            self._coach_again = True
+            return
+        seen = _layers.predicted_classes(self._viewer, image) if self.session.state == "idle" else {}
+        predictions = {image.name: seen} if seen and self._names == names else None
+        self._coaching = True
+        run_in_background(
+            _advised(image.name, target, names, predictions),
+            on_event=lambda _: None,
+            on_done=self._on_advice,
+            on_error=self._on_coach_failed,
+        )
+
+    def _leave_out_drawn(self, name: str, target: np.ndarray) -> None:
+        """A place of this image that was drawn on is answered."""
+        if places := self.guide.places():
+            from trainer.disagreement import undrawn  # imported by who found the places, in the background
+
+            drawn = {name: target}
+            self.guide.setPlaces([p for p in places if p.image != name or undrawn([p], drawn)])
+
+    def _on_advice(self, advice: list) -> None:
+        self._coaching = False
+        self.guide.setAdvice(advice)
+        if self._coach_again:  # drawn on meanwhile
+            self._coach_again = False
+            self._coach()
+
+    def _on_coach_failed(self, error: Exception) -> None:
+        self._coaching = False
+        self._on_failed(error)
+
+    def _on_measuring_failed(self, error: Exception) -> None:
+        self.results.set_found("")
+        self._on_failed(error)
+
+    def _go_to_place(self, place: "Place") -> None:
+        self._go_to(place.image, place.slice, place.row, place.column)
+
+    def _go_to_advice(self, advice: "Advice") -> None:
+        self._go_to(advice.image, advice.slice or 0, *advice.place)
+
+    def _go_to(self, name: str, index: int, row: int, column: int) -> None:
+        image = self._images.get(name) or self.layers.value()[0]
+        if image is not None and image.name == name:
+            _layers.go_to(self._viewer, image, index, row, column)
+
+    def _on_guided(self, guidance: Guidance) -> None:
+        self.guide.setPlaces(guidance.places)
+        self.guide.setVerdict(guidance.verdict, self._names)
 
     def _estimate(self) -> None:
         """How long the chosen preset takes on this machine, where that can be foretold."""
@@ -224,7 +334,74 @@ class ScribbleMamba(QWidget):
         except ValueError as e:
             show_error(str(e))
             return
+        self._dataset = folder
         self.session.export(folder, [sample], self._class_names())
+
+    def _accept(self) -> None:
+        """The ensemble's prediction of the slice in view becomes strokes, to be corrected."""
+        try:
+            image, strokes = self._image_and_strokes()
+            z = _layers.visible_slice(self._viewer, image)
+            if not {(image.name, z), (image.name, None)} & self._predicted:
+                raise ValueError("this slice is not predicted yet; wait for it, or press Predict image")
+            if self._class_names() != self._names:
+                raise ValueError(f"the predictions are of {', '.join(self._names)}; train again with the new classes")
+            _layers.target_of(strokes, image, self._names)  # of this image and these classes
+            drawn = _layers.accept(strokes, _layers.prediction_layers(self._viewer, image)[ENSEMBLE], z)
+        except ValueError as e:
+            show_error(str(e))
+        else:
+            show_info(f"{drawn:,} pixels accepted; correct them with the brush, or take them back with Ctrl+Z")
+
+    def _find_objects(self) -> None:
+        """Number and measure what the ensemble predicts, in the background."""
+        try:
+            image, _ = self._image_and_strokes(strokes_needed=False)
+            if ENSEMBLE not in (layers := _layers.prediction_layers(self._viewer, image)):
+                raise ValueError(f"there is no prediction for '{image.name}'; train, or press Predict image")
+            pixels, spacing = _layers.image_array(image), _layers.spacing_of(image)
+        except ValueError as e:
+            show_error(str(e))
+            return
+        classes = np.maximum(layers[ENSEMBLE].data, 1) - np.uint8(1)
+        unit = "mm" if image.units[-1].is_compatible_with("mm") else "pixel"
+        self.results.set_found("Measuring…")
+        run_in_background(
+            _measured(classes, pixels, spacing, self._names, unit),
+            on_event=lambda _: None,
+            on_done=lambda found: self._on_objects(image, *found),
+            on_error=self._on_measuring_failed,
+        )
+
+    def _on_objects(self, image: Image, objects: np.ndarray, table: dict[str, np.ndarray]) -> None:
+        if image in self._viewer.layers and _layers.image_space(image) == objects.shape:
+            _layers.add_objects_layer(self._viewer, image, objects, table)
+            count = len(table["index"])
+            self.results.set_found(f"{count:,} object{'s' * (count != 1)}; point at one to read its measures")
+
+    def _save_table(self, file: Path) -> None:
+        image, _ = self.layers.value()
+        layer = None if image is None else _layers.objects_layer(self._viewer, image)
+        try:
+            if layer is None:
+                raise ValueError("there are no measured objects of this image; press Objects")
+            from napari_scribblemamba._results import write_table  # with skimage: not at the window's start
+
+            write_table(file, {name: column.to_numpy() for name, column in layer.features.items()})
+        except (ValueError, OSError) as e:
+            show_error(str(e))
+        else:
+            show_info(f"saved to {file}")
+
+    def _copy_command(self) -> None:
+        try:
+            command = fit_command(self.settings.value(), self._dataset, Path("run"))
+        except ValueError as e:
+            show_error(str(e))
+            return
+        QApplication.clipboard().setText(command)
+        exported = self._dataset.is_dir()
+        show_info(f"copied: {command}" + ("" if exported else "\nExport strokes writes the dataset that it reads."))
 
     def _new_strokes(self) -> None:
         image, _ = self.layers.value()
@@ -235,6 +412,40 @@ class ScribbleMamba(QWidget):
             return
         self.layers.setValue((image, strokes))
         self.classes.setCurrent(1)
+
+    def _save_project(self, folder: Path) -> None:
+        try:
+            self.recorder.save_as(folder)
+        except (ValueError, OSError) as e:
+            show_error(str(e))
+        else:
+            show_info(f"saved to {folder}; from now on every stroke is kept there as you draw it")
+
+    def _open_project(self, folder: Path) -> None:
+        try:
+            layers = self._viewer.open(str(folder), plugin="napari-scribblemamba")
+        except (ValueError, OSError) as e:
+            show_error(str(e))
+            return
+        if len(layers) > 1:
+            self.layers.setValue((layers[-2], layers[-1]))
+        if folder == self.project.recovered():
+            self.project.set_recovered(None)
+
+    def _forget(self, folder: Path) -> None:
+        try:
+            _recovery.forget(folder)
+        except (ValueError, OSError) as e:
+            show_error(str(e))
+        self._offer_recovered()
+
+    def _offer_recovered(self) -> None:
+        """The newest strokes that an earlier session has not saved."""
+        try:
+            folders = _recovery.unsaved()
+            self.project.set_recovered(*([folders[0], _recovery.title(folders[0])] if folders else [None]))
+        except (ValueError, OSError) as e:
+            log.warning("%s", e)
 
     def _show_view(self) -> None:
         for image in self._watched():
@@ -255,11 +466,11 @@ class ScribbleMamba(QWidget):
             self._viewer.layers.selection.active = strokes
             _layers.start_painting(strokes, label=index + 1)
 
-    def _renumber(self, numbers: list[int]) -> None:
-        """Classes moved or went: their strokes follow."""
+    def _renumber(self, numbers: list[int], chosen: int = -1) -> None:
+        """Classes moved or went: their strokes follow, to its heir where the chosen one went."""
         _, strokes = self.layers.value()
         if strokes is not None:
-            _layers.renumber(strokes, numbers)
+            self.recorder.renumber(strokes, numbers, chosen)
             self.drawing.recount()
 
     def _import_classes(self, file: Path) -> None:
@@ -300,6 +511,7 @@ class ScribbleMamba(QWidget):
                     f"'{self._class_names()[c]}' is drawn on this slice; erase it there, or choose another"
                 )
             _layers.mark_absent(strokes, c, z or 0, absent)
+            self.recorder.mark_absent(c, z or 0, absent)
         except ValueError as e:
             show_info(str(e))
         self._show_tally()
@@ -320,6 +532,9 @@ class ScribbleMamba(QWidget):
                 BACK: self.slices.back,
                 ON: self.slices.on,
                 COMPARE: self.view.blink,
+                NEXT: self.guide.next,
+                UNDO: self.recorder.undo,
+                REDO: self.recorder.redo,
             }[key]()
 
     def _erase(self) -> None:
@@ -329,6 +544,7 @@ class ScribbleMamba(QWidget):
         _, strokes = self.layers.value()
         if strokes is not None:
             _layers.set_brushes(strokes, self.classes.value())
+            self.recorder.take_classes(self.classes.value())
         self._show_tally()
         for image in self._watched():
             _layers.recolour_predictions(self._viewer, image, self._brushes())
@@ -336,6 +552,7 @@ class ScribbleMamba(QWidget):
     def _on_layers_changed(self) -> None:
         """Other strokes bring their own classes, or take those of the panel."""
         image, strokes = self.layers.value()
+        self.recorder.hold(image, strokes)  # first: from here on the panel's classes are those of these strokes
         if strokes is not None:
             if brushes := _layers.brushes_of(strokes):
                 self.classes.setValue(brushes)
@@ -349,6 +566,15 @@ class ScribbleMamba(QWidget):
             self._warm = True
             run_in_background(_import_engine(), on_event=log.debug, on_done=log.debug, on_error=self._on_failed)
         self._on_dims()
+
+    def _tell_kept(self) -> None:
+        self.project.set_line(self.recorder.line())
+
+    def _on_reclassed(self, strokes: Labels) -> None:
+        """An undo gave other classes or marks back."""
+        if strokes == self.layers.value()[1]:
+            self.classes.setValue(_layers.brushes_of(strokes))
+        self._show_tally()
 
     def _on_label(self, label: int) -> None:
         self.classes.mark(label - 1)
@@ -422,6 +648,8 @@ class ScribbleMamba(QWidget):
         shape = next(iter(prediction.labels.values())).shape
         if image not in self._viewer.layers or _layers.image_space(image)[-len(shape) :] != shape:
             return  # removed or replaced meanwhile
+        self._predicted.add((prediction.image, prediction.index))
+        self.results.set_predicted(True)
         before = set(_layers.overlays(self._viewer, image))
         _layers.show_prediction(self._viewer, image, prediction.labels, prediction.index, self._brushes())
         if prediction.probabilities is not None:
@@ -505,6 +733,29 @@ class ScribbleMamba(QWidget):
                 end()
             _layers.write_on_slice(self._viewer, "")
         return super().event(event)
+
+
+def _advised(
+    name: str, target: np.ndarray, names: tuple[str, ...], predictions: dict[str, dict[str, np.ndarray]] | None
+) -> Generator[None, None, "list[Advice]"]:
+    """In the thread: what the coach says about strokes (*space)."""
+    from trainer.coach import advice
+    from trainer.dataset import Sample
+
+    sample = Sample(np.broadcast_to(np.float32(0), (1, *target.shape)), target, (1.0,) * target.ndim, name)
+    return advice([sample], names, predictions)
+    yield  # makes it a generator, one without events
+
+
+def _measured(
+    classes: np.ndarray, pixels: np.ndarray, spacing: tuple[float, ...], names: tuple[str, ...], unit: str
+) -> Generator[None, None, tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """In the thread: objects (*space) of the classes (*space), and their table."""
+    from napari_scribblemamba._results import label_objects, object_table
+
+    objects = label_objects(classes)
+    return objects, object_table(objects, spacing, pixels, classes=classes, names=names, unit=unit)
+    yield  # makes it a generator, one without events
 
 
 def _import_engine() -> Generator[None, None, None]:

@@ -1,4 +1,4 @@
-"""GUI tests find their fakes in this folder, and leave no thread behind."""
+"""GUI tests find their fakes in this folder, keep strokes in a folder of their own, and leave no thread behind."""
 
 import sys
 from collections.abc import Iterator
@@ -15,3 +15,13 @@ def no_thread_left() -> Iterator[None]:
     from napari_scribblemamba._worker import wait_for_background
 
     assert wait_for_background(seconds=60)
+
+
+@pytest.fixture(autouse=True)
+def recovered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where strokes go that nobody saves."""
+    from napari_scribblemamba import _recovery
+
+    folder = tmp_path / "recovered"
+    monkeypatch.setattr(_recovery, "home", lambda: folder)
+    return folder

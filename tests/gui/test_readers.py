@@ -111,7 +111,7 @@ FORMATS: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
     "nnU-Net": (dataset, ["patient", "strokes · patient"]),
     "Convpaint": (convpaint, ["strokes · cells"]),
     "ilastik": (ilastik, ["strokes · cells"]),
-    "project": (project, ["patient", "strokes · patient 1"]),
+    "project": (project, ["patient 1", "strokes · patient 1"]),
 }
 
 

@@ -103,7 +103,7 @@ def messages() -> list[str]:
 def test_draw_train_see_save_load_export(
     make_napari_viewer: Callable[..., Viewer], qtbot: QtBot, tmp_path: Path
 ) -> None:
-    viewer = make_napari_viewer(show=True)
+    viewer, said = make_napari_viewer(show=True), len(messages())
     image = viewer.add_image(disc_image(), scale=SCALE, units="mm", name="disc")
     widget = docked(viewer)
     strokes = scribble(viewer, widget)
@@ -146,7 +146,7 @@ def test_draw_train_see_save_load_export(
     [exported] = load_dataset(tmp_path / "data").samples
     assert (exported.target == np.where(strokes == 0, IGNORE, strokes - 1)).all()
     assert exported.spacing == SCALE
-    assert messages() == [f"saved to {tmp_path / 'run'}", f"saved to {tmp_path / 'data'}"]
+    assert messages()[said:] == [f"saved to {tmp_path / 'run'}", f"saved to {tmp_path / 'data'}"]
 
 
 def test_out_of_memory_is_said_and_the_button_lives(make_napari_viewer: Callable[..., Viewer], qtbot: QtBot) -> None:

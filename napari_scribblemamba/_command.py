@@ -1,0 +1,24 @@
+"""The command line that trains as the window would: python -m trainer.fit with what differs from the preset."""
+
+import shlex
+from dataclasses import fields
+from pathlib import Path
+
+from napari_scribblemamba._settings_panel import differences, preset_of
+from trainer.config import PRESETS, Config
+
+
+def fit_command(config: Config, dataset: Path, out: Path) -> str:
+    """For a shell; `dataset` is what Export strokes has written."""
+    preset = preset_of(config)
+    changed = set(differences(PRESETS[preset], config))
+    flags = [word for f in fields(Config) if f.name in changed for word in flag(f.name, getattr(config, f.name))]
+    return shlex.join(["python", "-m", "trainer.fit", str(dataset), "--out", str(out), "--preset", preset, *flags])
+
+
+def flag(name: str, value: object) -> list[str]:
+    """As tyro reads it: ("mixed_precision", False) -> ["--no-mixed-precision"]."""
+    name = name.replace("_", "-")
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no-{name}"]
+    return [f"--{name}", *([str(each) for each in value] if isinstance(value, tuple) else [str(value)])]

@@ -1,0 +1,81 @@
+"""Guide: where to draw next and whom to trust, from what the networks say of one slice after the other. No Qt.
+
+Lives in the session's thread; `trainer` is imported when the first slice is seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from trainer import Sample
+    from trainer.disagreement import Place
+    from trainer.referee import Answers, Verdict
+
+PLACES = 10  # at most
+ENSEMBLE = "ensemble"
+Piece = tuple[str, int | None]  # (sample, slice); None is all of it
+
+
+@dataclass(frozen=True, eq=False)
+class Guidance:
+    """What is known so far."""
+
+    places: tuple[Place, ...]  # best first
+    verdict: Verdict | None  # None where nothing is held out
+
+
+class Guide:
+    """Forgets nothing but what it sees again."""
+
+    def __init__(self, held: Mapping[str, np.ndarray] | None = None) -> None:
+        """held: {sample: uint8 (*space)}, strokes that the networks do not learn from."""
+        self.held = dict(held or {})
+        self._places: dict[Piece, list[Place]] = {}
+        self._answers: dict[Piece, Answers] = {}
+
+    def see(self, sample: Sample, index: int | None, probabilities: Mapping[str, np.ndarray]) -> None:
+        """{network: P (K, *item)} of slice `index` of a stack; None: of all of the image."""
+        from trainer.disagreement import divergence, peaks
+        from trainer.referee import answers
+
+        each = {name: P for name, P in probabilities.items() if name != ENSEMBLE}
+        piece = (sample.name, index)
+        held = self.held.get(sample.name)
+        drawn = sample.target if held is None else np.minimum(sample.target, held)  # IGNORE is the highest
+        if len(each) > 1:
+            found = peaks(sample.name, divergence(each), _slice(drawn, index), PLACES)
+            self._places[piece] = [place if index is None else replace(place, slice=index) for place in found]
+        if held is not None:
+            self._answers[piece] = answers(probabilities, _slice(held, index))
+
+    def guidance(self, samples: Sequence[Sample]) -> Guidance:
+        """The best places where nobody has drawn by now."""
+        from trainer.disagreement import apart, undrawn
+
+        drawn = {sample.name: sample.target for sample in samples}
+        found = [place for places in self._places.values() for place in places if place.image in drawn]
+        ranked = undrawn(sorted(found, key=lambda place: -place.score)[: 5 * PLACES], drawn)
+        return Guidance(tuple(apart(ranked, PLACES)), self._verdict())
+
+    def _verdict(self) -> Verdict | None:
+        from trainer.referee import joined, verdict
+
+        seen = [answers for answers in self._answers.values() if len(answers.truth)]
+        return verdict(joined(seen)) if seen else None
+
+
+def held_out(samples: Sequence[Sample]) -> tuple[list[Sample], dict[str, np.ndarray]]:
+    """The samples without the strokes that are kept to judge, and those, uint8 (*space), by sample."""
+    from trainer.referee import split
+
+    parts = {sample.name: split(sample) for sample in samples}
+    return [part for part, _ in parts.values()], {name: held for name, (_, held) in parts.items()}
+
+
+def _slice(values: np.ndarray, index: int | None) -> np.ndarray:
+    return values if index is None else values[index]

@@ -1,0 +1,127 @@
+"""Scribble here next, in the session and in the window: doubt makes places, N goes there, strokes answer them."""
+
+from collections.abc import Callable
+
+import numpy as np
+from fakes import CLASSES, CONFIG, FakeModel, FakeRun, disc_sample, on_the_spot
+from napari import Viewer
+from pytestqt.qtbot import QtBot
+from qtpy.QtCore import Qt
+from test_widget import draw, press, stack_in_a_window
+
+from napari_scribblemamba._guide import Guide, held_out
+from napari_scribblemamba._session import Session
+from trainer import IGNORE
+
+SPOT = (slice(22, 30), slice(4, 12))  # where the networks disagree, in slice 2
+
+
+def opinions(z: int) -> dict[str, np.ndarray]:
+    """Both networks call all of it background, one of them the spot an object."""
+    one = np.zeros((2, 32, 32), np.float32)
+    one[0] = 1
+    other = one.copy()
+    if z == 2:
+        other[(slice(None), *SPOT)] = np.array([0, 1])[:, None, None]
+    return {"unet": one, "swinunet": other, "ensemble": (one + other) / 2}
+
+
+def test_the_place_of_doubt_goes_once_it_is_drawn_on() -> None:
+    guide, sample = Guide(), disc_sample(depth=4)
+    for z in range(4):
+        guide.see(sample, z, opinions(z))
+    [place] = guide.guidance([sample]).places
+    assert place.image == "disc" and place.slice == 2
+    assert 22 <= place.row < 30 and 4 <= place.column < 12
+    sample.target[2, place.row, place.column] = 0
+    assert guide.guidance([sample]).places == ()
+
+
+def test_held_out_strokes_judge() -> None:
+    whole = disc_sample(depth=6)
+    [sample], held = held_out([whole])
+    kept, judges = sample.target != IGNORE, held["disc"] != IGNORE
+    assert judges.any() and not (kept & judges).any() and np.array_equal(kept | judges, whole.target != IGNORE)
+    guide = Guide(held)
+    for z in range(6):
+        right = np.stack([whole.target[z] != 1, whole.target[z] == 1]).astype(np.float32)
+        wrong = right[::-1]
+        guide.see(sample, z, {"unet": wrong, "swinunet": right, "ensemble": right})
+    verdict = guide.guidance([sample]).verdict
+    assert verdict.mean["swinunet"].f1 == 1 and verdict.mean["unet"].f1 == 0 and verdict.best == "swinunet"
+    assert Guide().guidance([sample]).verdict is None
+
+
+def test_the_session_tells_while_it_trains_and_after() -> None:
+    class Divided(FakeModel):
+        def item_probabilities(self, prepared: np.ndarray, z: int) -> dict[str, np.ndarray]:
+            return opinions(z)
+
+    class Run(FakeRun):
+        def __init__(self, *args: object) -> None:
+            super().__init__(*args)
+            self.model = Divided()
+
+    session, said = Session(on_the_spot, Run), []
+    session.guided.connect(said.append)
+    session.train([disc_sample(depth=4)], CLASSES, CONFIG)
+    assert [place.slice for place in said[-1].places] == [2]
+
+
+def test_a_start_is_handed_to_the_run() -> None:
+    got, model = [], FakeModel()
+
+    def make_run(samples: object, config: object, classes: object, start: object) -> FakeRun:
+        got.append(start)
+        return FakeRun(samples, config, classes)
+
+    Session(on_the_spot, make_run).train([disc_sample()], CLASSES, CONFIG, start=model)
+    assert got == [model]
+
+
+def test_n_goes_to_the_next_place_and_the_coach_speaks(make_napari_viewer: Callable[..., Viewer], qtbot: QtBot) -> None:
+    from trainer.disagreement import Place
+
+    viewer = make_napari_viewer(show=True)
+    widget = stack_in_a_window(viewer)
+    qtbot.waitUntil(lambda: widget.guide._coach.count() == 1, timeout=20_000)
+    assert "every class" in widget.guide._coach.item(0).text()
+    assert "1 hint" in widget._guide_line._line.text()
+    viewer.dims.set_point(0, 20)
+    draw(viewer, (10, 8), (10, 40))
+    qtbot.waitUntil(lambda: widget.guide._coach.count() == 2, timeout=20_000)
+    assert "stroke of background" in widget.guide._coach.item(0).text()
+    assert "stroke of LV" in widget.guide._coach.item(1).text()
+
+    widget.guide.setPlaces([Place("stack", 4, 30, 20, 9.0), Place("stack", 1, 5, 6, 3.0)])
+    viewer.window._qt_viewer.canvas.native.setFocus()
+    camera = viewer.scene.camera if hasattr(viewer, "scene") else viewer.camera
+    for z, center in ((4, (60, 40)), (1, (10, 12)), (4, (60, 40))):
+        press(viewer, Qt.Key.Key_N)
+        assert round(viewer.dims.point[0] / 10) == z
+        assert np.allclose(camera.center[-2:], center)
+    viewer.reset_view()
+    draw(viewer, (30, 10), (30, 30))
+    qtbot.waitUntil(lambda: widget.guide._list.count() == 1, timeout=5000)  # that place is answered
+    qtbot.waitUntil(lambda: not widget._coaching, timeout=20_000)
+
+
+def test_the_panel_holds_out_and_starts_as_ticked(make_napari_viewer: Callable[..., Viewer], qtbot: QtBot) -> None:
+    viewer = make_napari_viewer(show=True)
+    widget = stack_in_a_window(viewer)
+    strokes, asked = widget.layers.value()[1], []
+    for z in range(6):
+        strokes.data[z, 5, 5:20], strokes.data[z, 20, 5:20], strokes.data[z, 40, 5:20] = 1, 2, 3
+    widget.session.train = lambda *args: asked.append(args)
+    widget.button.click()
+    widget.session._set_model(FakeModel())
+    assert not widget.models._start.isHidden()
+    widget.models._start.click()
+    widget.guide._judge.click()
+    widget.button.click()
+    widget.guide.allRequested.emit()
+    (plain, _, _, nothing, fresh), (fewer, _, _, held, start), _ = asked
+    assert (nothing, fresh) == (None, None)
+    assert start is widget.session.model
+    assert np.array_equal(np.minimum(fewer[0].target, held["stack"]), plain[0].target)
+    assert (held["stack"] != IGNORE).any()

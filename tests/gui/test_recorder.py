@@ -1,0 +1,230 @@
+"""Nothing that was drawn is lost: recorded as it is drawn, undone without end, reopened, recovered after a crash."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from napari import Viewer
+from pytestqt.qtbot import QtBot
+from qtpy.QtCore import Qt
+from test_widget import CTRL, SCALE, disc_image, docked, draw, messages, press, scribble, stack_in_a_window
+
+from napari_scribblemamba import _layers, _recovery
+from napari_scribblemamba._project import Project
+from napari_scribblemamba._widget import ScribbleMamba
+
+SHIFT = Qt.KeyboardModifier.ShiftModifier
+
+
+def kept(folder: Path) -> np.ndarray:
+    """The strokes of a project's first image, as they are on disk."""
+    project = Project(folder)
+    journal = project.journal(next(iter(project.images)))
+    strokes = np.zeros(journal.shape, journal.dtype)
+    journal.restore(strokes)
+    project.close()
+    return strokes
+
+
+def close(viewer: Viewer, widget: ScribbleMamba) -> None:
+    viewer.window.remove_dock_widget(widget)
+    widget.deleteLater()
+    viewer.layers.clear()
+
+
+def reopened(make_napari_viewer: Callable[..., Viewer], folder: Path) -> tuple[Viewer, ScribbleMamba]:
+    viewer = make_napari_viewer(show=True)
+    widget = docked(viewer)
+    widget.project.openRequested.emit(folder)
+    viewer.window._qt_viewer.canvas.native.setFocus()
+    return viewer, widget
+
+
+def test_strokes_classes_and_marks_come_back(make_napari_viewer: Callable[..., Viewer], tmp_path: Path) -> None:
+    viewer = make_napari_viewer(show=True)
+    widget = stack_in_a_window(viewer)
+    widget.project.saveRequested.emit(tmp_path / "heart")
+    assert messages()[-1].startswith(f"saved to {tmp_path / 'heart'}")
+    viewer.dims.set_point(0, 20)
+    draw(viewer, (10, 8), (10, 40))
+    widget.classes.setCurrent(2)
+    draw(viewer, (30, 8), (30, 40))
+    viewer.dims.set_point(0, 30)
+    press(viewer, Qt.Key.Key_A)
+    widget.classes.setCurrent(1)
+    widget.classes.move(1)
+    widget.classes.recolour("#123456")
+    strokes = widget.layers.value()[1]
+    values, brushes, absent = strokes.data.copy(), widget.classes.value(), _layers.absences(strokes)
+    assert absent == ((3, 1),) and values.any() and "heart" in widget.project.line()
+    close(viewer, widget)
+
+    viewer, widget = reopened(make_napari_viewer, tmp_path / "heart")
+    image, strokes = widget.layers.value()
+    assert np.array_equal(strokes.data, values)
+    assert np.array_equal(image.data, np.stack([disc_image()] * 6))  # it had no file of its own
+    assert (image.scale == (10, *SCALE)).all() and (strokes.scale == image.scale).all()
+    assert (widget.classes.value(), _layers.absences(strokes)) == (brushes, absent)
+    for _ in range(20):
+        press(viewer, Qt.Key.Key_Z, CTRL)  # across sessions: strokes, classes, marks
+    assert not strokes.data.any() and not _layers.absences(strokes)
+    assert [b.name for b in widget.classes.value()] == ["background", "RV", "LV"]
+    for _ in range(20):
+        press(viewer, Qt.Key.Key_Z, CTRL | SHIFT)
+    assert np.array_equal(strokes.data, values)
+    assert (widget.classes.value(), _layers.absences(strokes)) == (brushes, absent)
+    close(viewer, widget)
+
+
+def test_the_first_stroke_is_kept_without_a_question(
+    make_napari_viewer: Callable[..., Viewer], qtbot: QtBot, recovered: Path
+) -> None:
+    viewer = make_napari_viewer(show=True)
+    viewer.add_image(disc_image(), scale=SCALE, name="disc")
+    widget = docked(viewer)
+    widget.layers._new.click()
+    assert not recovered.exists()
+    draw(viewer, (24, 16), (24, 32))
+    qtbot.waitUntil(lambda: "kept for recovery · saved" in widget.project.line(), timeout=5000)
+    draw(viewer, (4, 4), (4, 44))
+    values = widget.layers.value()[1].data.copy()
+    close(viewer, widget)
+    [folder] = _recovery.unsaved()
+    assert np.array_equal(kept(folder), values)
+
+    viewer = make_napari_viewer(show=True)
+    widget = docked(viewer)
+    assert not widget.project._offer.isHidden() and "disc" in widget.project._lost.text()
+    widget.project._take_up.click()
+    assert np.array_equal(widget.layers.value()[1].data, values) and widget.project._offer.isHidden()
+    (folder / "mark").touch()
+    widget.project.saveRequested.emit(folder.parent.parent / "mine")
+    assert not folder.exists() and (folder.parent.parent / "mine" / "mark").exists()
+    draw(viewer, (40, 4), (40, 44))
+    values = widget.layers.value()[1].data.copy()
+    close(viewer, widget)
+    assert np.array_equal(kept(folder.parent.parent / "mine"), values)
+
+
+def test_forget_deletes_what_was_recovered(make_napari_viewer: Callable[..., Viewer], recovered: Path) -> None:
+    project = Project.create(_recovery.new_folder("a b/c"), [("background", "#000000")])
+    project.close()
+    widget = docked(make_napari_viewer())
+    assert widget.project.recovered() == project.folder
+    widget.project._forget.click()
+    assert widget.project.recovered() is None and not any(recovered.iterdir())
+
+
+def test_undo_goes_beyond_naparis_hundred_steps_but_not_before_the_beginning(
+    make_napari_viewer: Callable[..., Viewer], qtbot: QtBot
+) -> None:
+    viewer = make_napari_viewer(show=True)
+    viewer.add_image(disc_image(), scale=SCALE, name="disc")
+    given = np.zeros((48, 48), np.uint8)
+    given[40, :] = 1
+    strokes = viewer.add_labels(given.copy(), scale=SCALE)
+    widget = docked(viewer)
+    viewer.layers.selection.active = strokes
+    for i in range(120):
+        strokes.data_setitem((np.array([i // 40]), np.array([i % 40])), 2)
+        widget.recorder.settle()
+    assert (strokes.data == 2).sum() == 120
+    viewer.window._qt_window.activateWindow()
+    viewer.window._qt_viewer.canvas.native.setFocus()
+    for _ in range(130):
+        press(viewer, Qt.Key.Key_Z, CTRL)
+    assert np.array_equal(strokes.data, given)  # what was there before is no stroke of this session
+    close(viewer, widget)
+
+
+def test_fill_and_code_are_recorded_too(make_napari_viewer: Callable[..., Viewer], qtbot: QtBot) -> None:
+    viewer = make_napari_viewer(show=True)
+    viewer.add_image(disc_image(), scale=SCALE, name="disc")
+    widget = docked(viewer)
+    scribble(viewer, widget)
+    strokes = widget.layers.value()[1]
+    strokes.fill((40, 40), 2)
+    qtbot.wait(20)
+    strokes.data[0, 0] = 1  # by somebody who tells nobody but the screen
+    strokes.refresh()
+    qtbot.wait(1300)
+    folder, values = widget.recorder.project(), strokes.data.copy()
+    viewer.layers.remove("strokes · disc")  # its project is closed with it
+    assert np.array_equal(kept(folder), values)
+    close(viewer, widget)
+
+
+def test_a_removed_class_goes_or_gives_its_strokes_in_all_images(
+    make_napari_viewer: Callable[..., Viewer], qtbot: QtBot
+) -> None:
+    viewer = make_napari_viewer(show=True)
+    widget = docked(viewer)
+    names, layers = {"scribblemamba": {"classes": ["background", "RV", "LV"]}}, []
+    for name in ("one", "two"):
+        image = viewer.add_image(disc_image(), name=name)
+        layers.append(viewer.add_labels(np.array([[1, 2, 3, 0]] * 48).repeat(12, 1), metadata=dict(names), name=name))
+        widget.layers.setValue((image, layers[-1]))
+        layers[-1].data_setitem((np.array([0]), np.array([47])), 3)
+        qtbot.wait(20)
+    assert widget.recorder._held.project is widget.recorder._of(widget.recorder._held.project)[0].project
+    assert len(widget.recorder._projects) == 1  # the same classes: one project
+    widget.classes.setCurrent(1)
+    widget.classes.remove(heir=2)
+    for strokes in layers:
+        assert np.unique(strokes.data[1]).tolist() == [0, 1, 2] and (strokes.data[1] == 2).sum() == 24
+        assert [b.name for b in _layers.brushes_of(strokes)] == ["background", "LV"]
+    widget.recorder.undo()  # the class is back in both
+    assert [len(_layers.brushes_of(strokes)) for strokes in layers] == [3, 3]
+    assert len(widget.classes.value()) == 3
+    widget.recorder.undo()  # and its strokes in this one
+    assert (layers[1].data[1] == 2).sum() == 12
+    close(viewer, widget)
+
+
+DRAWING = """
+import sys
+from pathlib import Path
+import numpy as np, napari
+from qtpy.QtCore import QTimer
+from napari_scribblemamba import _recovery
+from napari_scribblemamba._widget import ScribbleMamba
+_recovery.home = lambda: Path(sys.argv[1])
+viewer = napari.Viewer(show=False)
+viewer.add_image(np.zeros((8, 100, 100), np.float32), name="stack")
+widget = ScribbleMamba(viewer)
+viewer.window.add_dock_widget(widget)
+widget.layers._new.click()
+strokes, drawn = widget.layers.value()[1], [0]
+def stroke():
+    n = drawn[0]
+    z, y = n // 100 % 8, n % 100
+    viewer.dims.set_point(0, z)
+    strokes.data_setitem((np.full(100, z), np.full(100, y), np.arange(100)), 2)
+    drawn[0] += 1
+    print(drawn[0], flush=True)
+timer = QTimer()
+timer.timeout.connect(stroke)
+timer.start(30)
+napari.run()
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL is of POSIX")
+def test_killed_while_drawing_at_most_the_last_stroke_is_missing(recovered: Path) -> None:
+    program = subprocess.Popen([sys.executable, "-c", DRAWING, str(recovered)], stdout=subprocess.PIPE, text=True)
+    for line in program.stdout:
+        if int(line) == 15:
+            break
+    time.sleep(0.11)
+    program.send_signal(signal.SIGKILL)
+    told = [15, *(int(line) for line in program.stdout if line.strip())][-1]
+    program.wait()
+    [folder] = _recovery.unsaved()
+    rows = (kept(folder) == 2).any(-1).sum()
+    assert told - 1 <= rows <= told + 1

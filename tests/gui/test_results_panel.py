@@ -1,0 +1,117 @@
+"""After the prediction: accept a slice, count objects, save their table, repeat it headless."""
+
+import csv
+import shlex
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fakes import FakeModel
+from napari import Viewer
+from pytestqt.qtbot import QtBot
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QApplication, QPushButton
+from test_widget import CTRL, SCALE, disc_image, docked, draw, messages, press
+
+from napari_scribblemamba import _layers
+from napari_scribblemamba._command import fit_command
+from napari_scribblemamba._results_panel import ResultsPanel
+from napari_scribblemamba._widget import ScribbleMamba
+from trainer.config import PRESETS, Config
+from trainer.fit import parse
+
+
+def button(panel: ResultsPanel, text: str) -> QPushButton:
+    return next(each for each in panel.findChildren(QPushButton) if each.text() == text)
+
+
+def predicted(viewer: Viewer, qtbot: QtBot) -> ScribbleMamba:
+    """A stack of three discs, a stroke in slice 1, and a prediction of everything by the fake model."""
+    image = viewer.add_image(np.stack([disc_image()] * 3), scale=(5, *SCALE), units="mm", name="stack")
+    widget = docked(viewer)
+    widget.classes.setValue(_layers.default_brushes(FakeModel.classes))
+    widget.layers._new.click()
+    viewer.dims.set_point(0, 5)
+    widget.classes.setCurrent(0)
+    draw(viewer, (24, 16), (24, 32))  # through the disc: a correction of what comes
+    widget.session._set_model(FakeModel())
+    assert not button(widget.results, "Accept slice").isEnabled()
+    widget.models._predict.click()
+    qtbot.waitUntil(lambda: widget.session.state == "idle", timeout=30_000)
+    assert (_layers.prediction_layers(viewer, image)["ensemble"].data == 2).any()
+    viewer.window._qt_window.activateWindow()
+    viewer.window._qt_viewer.canvas.native.setFocus()
+    return widget
+
+
+def test_an_accepted_slice_is_drawn_where_nothing_was(make_napari_viewer: Callable[..., Viewer], qtbot: QtBot) -> None:
+    viewer = make_napari_viewer(show=True)
+    widget = predicted(viewer, qtbot)
+    image, strokes = widget.layers.value()
+    before = strokes.data.copy()
+    disc = image.data[1] > image.data.mean()
+    button(widget.results, "Accept slice").click()
+    assert np.array_equal(strokes.data[1], np.where(before[1] > 0, before[1], np.where(disc, 2, 1)))
+    assert np.array_equal(strokes.data[[0, 2]], before[[0, 2]])
+    assert "pixels accepted" in messages()[-1]
+    qtbot.wait(50)
+    press(viewer, Qt.Key.Key_Z, CTRL)
+    assert np.array_equal(strokes.data, before)
+    press(viewer, Qt.Key.Key_Z, CTRL)
+    assert not strokes.data.any()  # the stroke itself
+    widget._predicted.clear()
+    button(widget.results, "Accept slice").click()
+    assert "not predicted yet" in messages()[-1] and not strokes.data.any()
+
+
+def test_objects_are_measured_and_saved(
+    make_napari_viewer: Callable[..., Viewer], qtbot: QtBot, tmp_path: Path
+) -> None:
+    viewer = make_napari_viewer(show=True)
+    widget = predicted(viewer, qtbot)
+    image, strokes = widget.layers.value()
+    button(widget.results, "Objects").click()
+    qtbot.waitUntil(lambda: "1 object;" in widget.results.found(), timeout=30_000)
+    layer = _layers.objects_layer(viewer, image)
+    voxels = int((layer.data == 1).sum())
+    assert 3 * 400 < voxels < 3 * 500  # three discs of radius 12, one upon the other
+    assert layer.features["volume (mm³)"].tolist() == pytest.approx([voxels * 5 * 2 * 2])
+    assert layer.features["class"].tolist() == ["disc"]
+    assert widget.layers.value() == (image, strokes) and widget.layers._strokes.count() == 1
+    button(widget.results, "Objects").click()  # again: in the same layer
+    qtbot.waitUntil(lambda: "1 object;" in widget.results.found(), timeout=30_000)
+    assert sum("objects" in each.name for each in viewer.layers) == 1
+    widget.results.tableRequested.emit(tmp_path / "objects.csv")
+    with (tmp_path / "objects.csv").open(encoding="utf-8-sig") as file:
+        [row] = csv.DictReader(file)
+    assert (row["class"], float(row["volume (mm³)"])) == ("disc", pytest.approx(voxels * 20))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        *PRESETS.values(),
+        replace(PRESETS["interactive"], minutes=None, iterations=123, networks=("unet", "mambaunet"), threads=3),
+    ],
+)
+def test_the_command_repeats_the_config(config: Config, tmp_path: Path) -> None:
+    command = fit_command(config, tmp_path / "my data", tmp_path / "run")
+    words = shlex.split(command)
+    assert words[:3] == ["python", "-m", "trainer.fit"]
+    options = parse(words[3:])
+    assert (options.config, options.dataset, options.out) == (config, tmp_path / "my data", tmp_path / "run")
+
+
+def test_every_kind_of_flag_is_read_back(tmp_path: Path) -> None:
+    changed = {field: not value for field, value in vars(PRESETS["interactive"]).items() if isinstance(value, bool)}
+    config = replace(PRESETS["interactive"], **changed, seed=7, patch=(64, 96))
+    assert parse(shlex.split(fit_command(config, tmp_path, tmp_path / "run"))[3:]).config == config
+
+
+def test_copy_as_command(make_napari_viewer: Callable[..., Viewer]) -> None:
+    widget = docked(make_napari_viewer())
+    button(widget.results, "Copy as command").click()
+    assert QApplication.clipboard().text().startswith("python -m trainer.fit Dataset001_strokes --out run --preset")
+    assert "Export strokes" in messages()[-1]
