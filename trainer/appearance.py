@@ -5,6 +5,8 @@ one object is drawn on, as a heart, it is the other way round. Strokes that are 
 C channels · K classes · D H W space · F features · P probabilities (K, D, H, W) · IGNORE where nobody drew
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy import ndimage as ndi
 
@@ -32,6 +34,15 @@ class Forest:
         self.classes = classes
         self.trees = ExtraTreesClassifier(trees, min_samples_leaf=LEAF, class_weight="balanced", random_state=0)
         self.trees.fit(looks, target)
+
+    @classmethod
+    def of_slices(
+        cls, looks: Sequence[np.ndarray], strokes: Sequence[np.ndarray], classes: int, trees: int = TREES
+    ) -> "Forest":
+        """From what was drawn (H, W) on some slices (H, W, F)."""
+        drawn = [plane != IGNORE for plane in strokes]
+        known = (np.concatenate([x[at] for x, at in zip(xs, drawn, strict=True)]) for xs in (looks, strokes))
+        return cls(*known, classes, trees)
 
     def __call__(self, looks: np.ndarray) -> np.ndarray:
         """(H, W, F) -> P (K, H, W) float32."""

@@ -52,8 +52,9 @@ def best_dtype(device: str) -> str:
 @cache
 def bfloat16_gain() -> float:
     """How many times faster the processor is in bfloat16: a convolution and a product as in the networks, measured."""
-    conv, linear = nn.Conv2d(32, 32, 3, padding=1), nn.Linear(96, 384)
-    image, tokens = torch.randn(2, 32, 64, 64), torch.randn(2048, 96)
+    with torch.random.fork_rng(devices=[]):  # the host program keeps its random numbers
+        conv, linear = nn.Conv2d(32, 32, 3, padding=1), nn.Linear(96, 384)
+        image, tokens = torch.randn(2, 32, 64, 64), torch.randn(2048, 96)
 
     def seconds(enabled: bool) -> float:
         begun = time.thread_time()

@@ -91,22 +91,17 @@ def looks_decide(image: np.ndarray, target: np.ndarray, box: tuple[slice, slice]
         shrunken(plane, target[inside[1:]][z], ASKED_PIXELS // len(asked))
         for plane, z in zip(shown, asked, strict=True)
     ]
+    looks = [features(plane) for plane, _ in planes]
+    folds = [held_out(strokes) for _, strokes in planes]
     for fold in range(FOLDS):
-        left = [np.where(held_out(strokes) == fold, IGNORE, strokes) for _, strokes in planes]
-        looks = [features(plane) for plane, _ in planes]
-        drawn = [strokes != IGNORE for strokes in left]
-        forest = Forest(
-            np.concatenate([x[at] for x, at in zip(looks, drawn, strict=True)]),
-            np.concatenate([strokes[at] for strokes, at in zip(left, drawn, strict=True)]),
-            classes,
-            trees=20,
-        )
+        left = [np.where(held == fold, IGNORE, strokes) for held, (_, strokes) in zip(folds, planes, strict=True)]
+        forest = Forest.of_slices(looks, left, classes, trees=20)
         for (plane, strokes), kept, look in zip(planes, left, looks, strict=True):
             held = kept != strokes
             walked = share_right(random_walk(plane, kept, classes), strokes, held)
             found += zip(walked, share_right(forest(look), strokes, held), strict=True)
-    walk, looks = np.mean(found, 0)
-    return bool(looks > walk + BETTER)
+    by_walk, by_forest = np.mean(found, 0)
+    return bool(by_forest > by_walk + BETTER)
 
 
 def shrunken(plane: np.ndarray, strokes: np.ndarray, pixels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -124,11 +119,7 @@ def by_looks(
     shown = contrast(image)
     annotated = [z for z in range(len(target)) if (target[z] != IGNORE).any()]
     looks = {z: features(shown[:, z]) for z in annotated}
-    forest = Forest(
-        np.concatenate([looks[z][target[z] != IGNORE] for z in annotated]),
-        np.concatenate([target[z][target[z] != IGNORE] for z in annotated]),
-        classes,
-    )
+    forest = Forest.of_slices(list(looks.values()), target[annotated], classes)
     P = np.full((classes, *target.shape), 1 / classes, np.float32)
     for z in range(len(target)):
         if stopped():
@@ -297,13 +288,11 @@ def coarse_random_walk(
     image: np.ndarray, strokes: np.ndarray, classes: int, prior: np.ndarray | None, pull: np.ndarray | float
 ) -> np.ndarray:
     """The same on a coarser grid; strokes keep their exact place in the result."""
-    shape = coarse_shape(strokes.shape, PIXELS)
-    shrink = {"output_shape": shape, "anti_aliasing": True}
-    small = np.stack([resize(channel, **shrink) for channel in image])
+    small, drawn = shrunken(image, strokes, PIXELS)
     if prior is not None:
-        prior = np.stack([resize(p, **shrink) for p in prior])
-        pull = resize(np.broadcast_to(pull, strokes.shape), shape)
-    P = random_walk(small, shrunken_strokes(strokes, shape), classes, prior, pull)
+        prior = np.stack([resize(p, drawn.shape, anti_aliasing=True) for p in prior])
+        pull = resize(np.broadcast_to(pull, strokes.shape), drawn.shape)
+    P = random_walk(small, drawn, classes, prior, pull)
     P = np.stack([resize(p, strokes.shape, order=1) for p in P])
     return with_strokes(P / P.sum(0).clip(1e-6), strokes)
 

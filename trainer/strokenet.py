@@ -64,13 +64,12 @@ def pretrained() -> "StrokeNet":
 
 def coarse(image: np.ndarray, strokes: np.ndarray, P: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Image, strokes and P of at most about PIXELS."""
-    from trainer.propagation import shrunken_strokes  # which itself may call `refine`
+    from trainer.propagation import shrunken  # which itself may call `refine`
 
-    if strokes.size <= PIXELS:
-        return image, strokes, P
-    shape = tuple(max(8, int(n * (PIXELS / strokes.size) ** 0.5)) for n in strokes.shape)
-    image, P = (np.stack([resize(plane, shape, anti_aliasing=True) for plane in planes]) for planes in (image, P))
-    return image, shrunken_strokes(strokes, shape), P
+    small, drawn = shrunken(image, strokes, PIXELS)
+    if drawn.shape != P.shape[1:]:
+        P = np.stack([resize(plane, drawn.shape, anti_aliasing=True) for plane in P])
+    return small, drawn, P
 
 
 # ---- what the network sees ----
