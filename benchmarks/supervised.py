@@ -7,6 +7,7 @@ that is in the file already is skipped. Data: SCRIBBLEMAMBA_DATA, by default ../
 """
 
 import json
+import resource
 import subprocess
 import sys
 import tempfile
@@ -58,14 +59,17 @@ def made(folder: Path, half: str, count: int) -> Path:
 
 def scored(network: str, train: Path, test: Path, run: Path, options: Options) -> dict[str, float]:
     flags = ["--preset", "supervised", "--networks", network, "--minutes", options.minutes, "--threads", 1]
+    begun = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     call("fit", train, "--out", run, *flags, "--device", "cpu")
+    took = (resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - begun) / 60
     call("predict", "--run", run, "--images", test / "imagesTr", "--out", run / "labels", "--device", "cpu")
-    scores = run / "scores.json"
-    call("evaluate", "--predictions", run / "labels", "--references", test / "labelsTr", "--json", scores)
-    mean, config = (json.loads(file.read_text()) for file in (scores, run / "config.json"))
+    report = run / "scores.json"
+    call("evaluate", "--predictions", run / "labels", "--references", test / "labelsTr", "--json", report)
+    mean, config = (json.loads(file.read_text()) for file in (report, run / "config.json"))
     planned = {key: config["config"][key] for key in ("patch", "batch", "spacing")}
     steps = len((run / "history.csv").read_text().splitlines()) - 1
-    return {**mean["mean_foreground"], "steps": steps, "minutes": options.minutes, **planned}
+    scores = {name: round(score, 4) for name, score in mean["mean_foreground"].items()}
+    return {**scores, "steps": steps, "minutes": options.minutes, "cpu_minutes": round(took, 2), **planned}
 
 
 def call(verb: str, *arguments: object) -> None:

@@ -82,7 +82,7 @@ class Config:
     """Voxels along each axis of what a network sees while training: H W for slices, D H W for volumes; empty: what
     `trainer.plan` finds for the images, and with it batch, spacing, intensities, strides and kernels."""
     batch: int = 4
-    """Views per step; 0 with an empty patch: as planned."""
+    """Views per step; 0, where a patch or intensities are planned: as planned, on a processor two."""
     spacing: tuple[float, ...] | None = None
     """mm per voxel, one an axis of the patch, that every image is brought to first; none: each stays as it is."""
     normalisation: Literal["equalised", "percentile", "zscore", "planned"] = "equalised"
@@ -169,6 +169,11 @@ class Config:
             names.append(network if counts[network] == 1 else f"{network}{counts[network]}")
         return tuple(names)
 
+    @property
+    def unplanned(self) -> bool:
+        """Whether something is left to `trainer.plan`."""
+        return not self.patch or (self.normalisation == "planned" and not self.intensities)
+
     def checked(self) -> "Config":
         """This config; ValueError where its values cannot work together."""
         problems = [
@@ -179,7 +184,7 @@ class Config:
             and f"cross_teaching needs two networks or more, got {list(self.networks)}; "
             "name another or use the objective supervised",
             not self.networks and "networks is empty; name at least one",
-            self.batch < bool(self.patch) and f"batch must be 1 or more, got {self.batch}",
+            self.batch < (not self.unplanned) and f"batch must be 1 or more, got {self.batch}",
             len(self.patch) not in (0, 2, 3) and f"patch must have two axes or three, got {self.patch}",
             min(self.patch[-2:], default=16) < 16
             and f"patch must be 16 pixels or more along each side, got {self.patch}",

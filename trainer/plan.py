@@ -193,20 +193,22 @@ def check_alike(samples: Sequence[Sample], channels: Sequence[str]) -> None:
 
 
 def planned(config: Config, samples: Sequence[Sample], classes: Sequence[str], channels: Sequence[str]) -> Config:
-    """The config with the patch that these samples ask for, and what goes with it; a batch that was given stays.
+    """The config with the patch that these samples ask for, and what goes with it; what was given stays.
 
-    Planned for nnU-Net's 8 GB on a graphics card, for CPU_GB else. Volumes are trained in 3-D where every network can
-    read them and `recommended` says so, or where one of them reads nothing else.
+    Planned for nnU-Net's 8 GB on a graphics card; on a processor, which gains no speed from a larger batch, for CPU_GB
+    and batches of two. Volumes are trained in 3-D where every network can read them and `recommended` says so, or
+    where one of them reads nothing else.
     """
     found = fingerprint(samples, classes, channels)
     axes = [AXES.get(name, (2,)) for name in config.networks]
     solid = any(known == (3,) for known in axes) or (recommended(found) == 3 and all(3 in known for known in axes))
-    chosen = plan(found, 3 if solid else 2, CPU_GB if config.device == "cpu" else REFERENCE_GB)
+    dimensions, slow = len(config.patch) or (3 if solid else 2), config.device == "cpu"
+    chosen = plan(found, dimensions, CPU_GB if slow else REFERENCE_GB)
     return dataclasses.replace(
         config,
-        patch=chosen.patch,
-        batch=config.batch or chosen.batch,
-        spacing=chosen.spacing,
+        patch=config.patch or chosen.patch,
+        batch=config.batch or (SMALLEST_BATCH if slow else chosen.batch),
+        spacing=config.spacing or chosen.spacing,
         intensities=chosen.intensities,
         strides=chosen.strides,
         kernels=chosen.kernels,

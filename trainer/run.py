@@ -230,7 +230,7 @@ class Run:
             raise RuntimeError("a Run trains once; make a new one, with resume=True to go on from its folder")
         self.started = time.monotonic() if self.started is None else self.started
         self.config = settled(self.config)
-        if not self.config.patch:
+        if self.config.unplanned:
             from trainer.plan import planned
 
             self.config = planned(self.config, self.samples, self.classes, self.channels)

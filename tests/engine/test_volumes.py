@@ -178,3 +178,12 @@ def test_an_empty_patch_is_planned_for_the_images() -> None:
     flat = Run([thick], config, CLASSES)  # few slices far apart: they are planned for one by one
     list(flat)
     assert flat.config.patch == (40, 40)
+
+
+def test_a_given_patch_stays_and_the_rest_is_planned_for_a_processor() -> None:
+    from trainer.config import PRESETS
+
+    config = dataclasses.replace(PRESETS["supervised"], patch=(32, 32), minutes=None, iterations=1, device="cpu")
+    run = Run([ball((20, 40, 40))], config.checked(), CLASSES)
+    list(run)
+    assert run.config.patch == (32, 32) and run.config.batch == 2 and run.config.spacing == (1.0, 1.0)
