@@ -15,6 +15,7 @@ from trainer.dataset import IGNORE
 TREES, LEAF, COARSEST = 60, 3, 8  # trees, pixels in a leaf, pixels of the coarsest scale
 FOLDS = 3
 BETTER = 0.25  # by so much more of the held-out strokes the forest must have right than the walk
+SURE = 0.9  # or, on a single image, this share of every class: then the looks are plain
 
 
 def features(image: np.ndarray) -> np.ndarray:
@@ -73,7 +74,7 @@ def along(places: np.ndarray) -> np.ndarray:
     return away @ np.linalg.svd(away, full_matrices=False)[2][0]
 
 
-def share_right(P: np.ndarray, target: np.ndarray, held: np.ndarray) -> list[float]:
+def share_right(P: np.ndarray, target: np.ndarray, held: np.ndarray) -> dict[int, float]:
     """For each class that is held out, the share of its pixels (H, W) where it is the most likely."""
     labels = P.argmax(0)
-    return [float((labels[held & (target == c)] == c).mean()) for c in np.unique(target[held])]
+    return {int(c): float((labels[held & (target == c)] == c).mean()) for c in np.unique(target[held])}

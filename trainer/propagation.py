@@ -5,6 +5,7 @@ Random walker with priors: Grady, CVPR 2005, eq. 5-8. Optical flow: iterative Lu
 K classes · C channels · D H W space · P probabilities (K, H, W) · IGNORE where nobody drew
 """
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from skimage.exposure import equalize_hist
 from skimage.registration import optical_flow_ilk
 from skimage.transform import resize
 
-from trainer.appearance import BETTER, FOLDS, Forest, features, held_out, share_right
+from trainer.appearance import BETTER, FOLDS, SURE, Forest, features, held_out, share_right
 from trainer.dataset import IGNORE, Sample
 
 BETA = 1500.0  # how strongly a step in intensity (0..1) stops the walk
@@ -25,7 +26,6 @@ FLOOR = 3e-3  # the least conductance between neighbours, so that no region is c
 PRIOR = 0.05  # how strongly a walk without strokes is pulled to what its neighbour slice says
 NETWORK = 0.6  # share of the network that sharpens what a walk found
 LOOKS = 0.03  # and to what the forest says, where looks decide
-DOUBT = 0.003  # where nobody can tell whether they do
 ASKED = 3  # annotated slices, at most, whose strokes are held out to find out whether they do
 ASKED_PIXELS = 45_000  # of these slices together, at most: they are walked again and again
 MARGIN = 12  # pixels around the box of all strokes that the walk may use
@@ -55,9 +55,8 @@ def propagate(sample: Sample, classes: int, stopped: Callable[[], bool] = lambda
     box = stroke_box(target)
     P = np.full((classes, *target.shape), 1 / classes, np.float32)
     weight = np.zeros(target.shape, np.float32)
-    pull = 0.0 if box is None else say_of_looks(image, target, box, classes)
-    if pull:
-        P = by_looks(image, target, classes, pull, stopped)
+    if box is not None and looks_decide(image, target, box, classes):
+        P = by_looks(image, target, classes, stopped)
         weight = confidence(P)
     elif box is not None:
         rows, columns = box
@@ -69,21 +68,11 @@ def propagate(sample: Sample, classes: int, stopped: Callable[[], bool] = lambda
     return Teacher(P.reshape(classes, *space).astype(np.float16), weight.reshape(space).astype(np.float16))
 
 
-def say_of_looks(image: np.ndarray, target: np.ndarray, box: tuple[slice, slice], classes: int) -> float:
-    """How strongly a walk is pulled to what a forest says: not at all, where strokes that are held out say that the
-    walk finds them alone. With one stroke a class on a single image nobody can tell, and both are heard."""
-    if len(target) == 1 and all(strokes_of(target[0], c) == 1 for c in np.unique(target[target != IGNORE])):
-        return DOUBT
-    return LOOKS if looks_decide(image, target, box, classes) else 0.0
-
-
-def strokes_of(strokes: np.ndarray, c: int) -> int:
-    return ndi.label(strokes == c, np.ones((3, 3)))[1]
-
-
 def looks_decide(image: np.ndarray, target: np.ndarray, box: tuple[slice, slice], classes: int) -> bool:
-    """Whether a forest finds strokes that are held out so much better than a random walk that looks must decide."""
-    found: list[tuple[float, float]] = []  # share of held-out pixels that walk and forest have right
+    """Whether a forest finds many more of the held-out strokes than a random walk; on a single image also, whether it
+    finds nearly all of every class: of alike objects far from all strokes none can tell.
+    """
+    found: dict[int, list[tuple[float, float]]] = defaultdict(list)  # class -> shares that walk and forest have right
     inside = np.s_[:, :, *box]
     asked = sources(target)[:ASKED]
     shown = [contrast(image[inside][:, [z]])[:, 0] for z in asked]
@@ -99,9 +88,11 @@ def looks_decide(image: np.ndarray, target: np.ndarray, box: tuple[slice, slice]
         for (plane, strokes), kept, look in zip(planes, left, looks, strict=True):
             held = kept != strokes
             walked = share_right(random_walk(plane, kept, classes), strokes, held)
-            found += zip(walked, share_right(forest(look), strokes, held), strict=True)
-    by_walk, by_forest = np.mean(found, 0)
-    return bool(by_forest > by_walk + BETTER)
+            for c, share in share_right(forest(look), strokes, held).items():
+                found[c].append((walked[c], share))
+    by_walk, by_forest = np.transpose([np.mean(shares, 0) for shares in found.values()])  # (classes drawn,) each
+    plain = len(target) == 1 and by_forest.min() >= SURE
+    return bool(plain or by_forest.mean() > by_walk.mean() + BETTER)
 
 
 def shrunken(plane: np.ndarray, strokes: np.ndarray, pixels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -112,9 +103,7 @@ def shrunken(plane: np.ndarray, strokes: np.ndarray, pixels: int) -> tuple[np.nd
     return np.stack([resize(c, shape, anti_aliasing=True) for c in plane]), shrunken_strokes(strokes, shape)
 
 
-def by_looks(
-    image: np.ndarray, target: np.ndarray, classes: int, pull: float, stopped: Callable[[], bool]
-) -> np.ndarray:
+def by_looks(image: np.ndarray, target: np.ndarray, classes: int, stopped: Callable[[], bool]) -> np.ndarray:
     """P (K, D, H, W) of a forest that learned from all strokes, as prior of a walk that may end anywhere."""
     shown = contrast(image)
     annotated = [z for z in range(len(target)) if (target[z] != IGNORE).any()]
@@ -126,7 +115,7 @@ def by_looks(
             break
         P[:, z] = forest(looks[z] if z in looks else features(shown[:, z]))
         if target[z].size <= PIXELS:
-            P[:, z] = random_walk(shown[:, z], target[z], classes, prior=P[:, z], pull=pull)
+            P[:, z] = random_walk(shown[:, z], target[z], classes, prior=P[:, z], pull=LOOKS)
         else:  # the walk would be on a grid too coarse for small objects
             P[:, z] = with_strokes(P[:, z], target[z])
     return P

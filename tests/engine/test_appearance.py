@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+from scipy import ndimage as ndi
 from toys import disc, scribbled_disc
 
 from trainer.appearance import Forest, features, held_out
@@ -33,12 +34,21 @@ def test_in_a_crowd_looks_decide_and_all_its_members_are_found() -> None:
     assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.9
 
 
-def test_one_object_is_left_to_the_walk_even_where_another_looks_alike() -> None:
+def test_one_stroke_in_a_crowd_and_several_around_it_are_enough() -> None:
+    sample, truth = crowd()
+    pieces, _ = ndi.label(sample.target == 1)
+    few = dataclasses.replace(sample, target=np.where(pieces > 1, IGNORE, sample.target).astype(np.uint8))
+    assert decided(few)
+    found = propagate(few, 2).labels
+    assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.9
+
+
+def test_the_walk_decides_once_what_looks_alike_is_drawn_as_another_class() -> None:
     image, truth = disc(80, 12)
-    image[5:12, 60:75] += 100  # a bright bar, that nobody drew on
+    image[5:12, 60:75] += 100  # a bright bar
     target = np.full(truth.shape, IGNORE, np.uint8)
     target[40, 34:46] = target[36, 36:44] = 1
-    target[22, 20:60] = target[60, 20:60] = target[14, 50:78] = 0
+    target[22, 20:60] = target[60, 20:60] = target[8, 62:73] = 0
     sample = Sample(image[None], target, (1.0, 1.0), "one")
     assert not decided(sample)
     assert propagate(sample, 2).labels[5:12, 60:75].sum() == 0
