@@ -71,7 +71,9 @@ def scored(network: str, train: Path, test: Path, run: Path, options: Options) -
 
 def call(verb: str, *arguments: object) -> None:
     """A command line of ours, to which minutes are those of its own processor time: other work does not count."""
-    program = f"import time; time.monotonic = time.process_time; import trainer.{verb} as verb; verb.main()"
+    program = f"""import runpy, time
+time.monotonic = time.process_time
+runpy.run_module("trainer.{verb}", run_name="__main__", alter_sys=True)"""
     done = subprocess.run([sys.executable, "-c", program, *map(str, arguments)], capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"trainer.{verb} failed: {done.stderr[-2000:]}")
