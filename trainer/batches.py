@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.ndimage import binary_fill_holes
 from torch import Tensor
 
 from trainer.augmentation import SHIFT, new_shade, random_turn
@@ -26,27 +27,41 @@ POINTS = 10_000  # drawn voxels of a class and item that patches are put around
 
 def normalise(image: np.ndarray, config: Config) -> np.ndarray:
     """Raw intensities (C, *space) -> float32 that networks like; statistics per channel, over the whole image."""
-    how = config.normalisation
+    how, inside = config.normalisation, content(image) if config.masked else None
     if how == "planned":
-        return np.stack([planned(channel, known) for channel, known in zip(image, config.intensities, strict=True)])
+        known = zip(image, config.intensities, strict=True)
+        return np.stack([planned(channel, numbers, inside) for channel, numbers in known])
     if how == "percentile":  # clip at the 99th percentile, then to 0..1; nothing else, as the published data
         return np.stack([unit_range(np.minimum(channel, np.percentile(channel, 99))) for channel in image])
     if how == "equalised":
         stack = image if image.ndim == 4 else image[:, None]
         image = contrast(stack).reshape(image.shape)
-    return np.stack([standard(channel) for channel in image])
+    return np.stack([standard(channel, inside) for channel in image])
 
 
-def planned(channel: np.ndarray, known: tuple[float, ...]) -> np.ndarray:
+def content(image: np.ndarray) -> np.ndarray:
+    """(C, *space) -> bool (*space): what nnU-Net's use_mask_for_norm normalises by: all but the zeros around.
+
+    A voxel is outside where every channel is 0; zeros that a volume encloses are inside. In a picture they are not:
+    nnU-Net takes it for a volume of one slice, whose holes are open.
+    """
+    inside = (image != 0).any(0)
+    return binary_fill_holes(inside) if inside.ndim == 3 else inside
+
+
+def planned(channel: np.ndarray, known: tuple[float, ...], inside: np.ndarray | None) -> np.ndarray:
     """CT by what the whole dataset's foreground is like (mean, deviation, lowest, highest); else as it is itself."""
     if not known:
-        return standard(channel)
+        return standard(channel, inside)
     mean, deviation, low, high = known
     return ((channel.clip(low, high) - mean) / max(deviation, 1e-8)).astype(np.float32)
 
 
-def standard(channel: np.ndarray) -> np.ndarray:
-    return ((channel - channel.mean()) / channel.std().clip(1e-8)).astype(np.float32)
+def standard(channel: np.ndarray, inside: np.ndarray | None = None) -> np.ndarray:
+    """Mean 0 and deviation 1; with a mask, of what is inside, and 0 outside."""
+    values = channel if inside is None else channel[inside]
+    scaled = ((channel - values.mean()) / values.std().clip(1e-8)).astype(np.float32)
+    return scaled if inside is None else scaled * inside
 
 
 def unit_range(values: np.ndarray) -> np.ndarray:
@@ -159,7 +174,10 @@ class Batches:
         places = view_places(case, z, self.config, rng)
         seen = look(case, z, places, self.config)
         target = seen.target if case.answer is None else case.answer(places)
-        return seen._replace(image=self.shade(seen.image, rng), target=target)
+        image = self.shade(seen.image, rng)
+        if self.config.masked:  # as in nnU-Net, what is outside stays 0 whatever happens to the grey values
+            image = image * (seen.image != 0).any(0)
+        return seen._replace(image=image, target=target)
 
 
 class Ahead:

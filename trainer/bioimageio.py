@@ -134,6 +134,8 @@ def identifier(name: str) -> str:
 
 def described(config: Config) -> list[Step] | None:
     """`trainer.batches.normalise` in the zoo's words, or None where it has none for it."""
+    if config.masked:
+        return None
     standard = step("zero_mean_unit_variance", axes=space_names(config.patch), eps=1e-8)
     if config.normalisation == "zscore":
         return [standard]
@@ -157,9 +159,8 @@ def normalisation_in_words(config: Config) -> str:
     """At most 128 characters, as the zoo wants it."""
     if described(config) is not None:
         return "Raw intensities; a stack is best normalised as a whole, as it was for the training"
-    return (
-        f"Whole images normalised by trainer.batches.normalise ({config.normalisation}), for which the zoo has no word"
-    )
+    how = f"{config.normalisation}, masked" if config.masked else config.normalisation
+    return f"Whole images normalised by trainer.batches.normalise ({how}), for which the zoo has no word"
 
 
 def card(model: Model, name: str, patch: tuple[int, ...]) -> str:

@@ -90,6 +90,9 @@ class Config:
     the plan says, by the image or, for CT, by all images."""
     intensities: Annotated[Numbers, Suppress] = ()
     """Of "planned", for each channel: mean, deviation, lowest and highest; nothing for one that is not CT."""
+    masked: bool = False
+    """Let "zscore" and "planned" take mean and deviation of what is not the zeros around a brain or body, which stay
+    zero; CT is not masked. A plan decides it as nnU-Net does."""
     strides: Annotated[Numbers, Suppress] = ()
     """Of each stage of a U-Mamba, from its plan; empty: the size's own."""
     kernels: Annotated[Numbers, Suppress] = ()
@@ -204,6 +207,9 @@ class Config:
             and f"minutes must be more than 0, got {self.minutes}",
             self.validate_every < 1 and f"validate_every must be 1 or more, got {self.validate_every}",
             self.threads < 0 and f"threads must be 0 or more, got {self.threads}",
+            self.masked
+            and self.normalisation not in ("zscore", "planned")
+            and f"masked is for the normalisations zscore and planned, got {self.normalisation}",
             *self._problems_of_task(),
         ]
         for problem in filter(None, problems):

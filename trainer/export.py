@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def export(options: Export) -> None:
-    from trainer.bioimageio import export_bioimageio
+    from trainer.bioimageio import described, export_bioimageio, normalisation_in_words
     from trainer.model import Model
 
     model = Model.load(options.run, device="cpu")
@@ -71,6 +71,8 @@ def export(options: Export) -> None:
         files = export_onnx(model, options.out, options.patch)
     else:
         files = export_bioimageio(model, options.out, options.author, options.license, options.patch)
+        if described(model.config) is None:
+            console.print(normalisation_in_words(model.config))
         console.print(f"licence {options.license}, by {', '.join(options.author)} (change with --license, --author)")
     for file in track(files, "exporting", len(model.names), console=console):
         console.print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")

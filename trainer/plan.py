@@ -210,6 +210,7 @@ def planned(config: Config, samples: Sequence[Sample], classes: Sequence[str], c
         batch=config.batch or (SMALLEST_BATCH if slow else chosen.batch),
         spacing=config.spacing or chosen.spacing,
         intensities=chosen.intensities,
+        masked=config.masked or (config.normalisation == "planned" and any(n.masked for n in chosen.normalisation)),
         strides=chosen.strides,
         kernels=chosen.kernels,
     )
@@ -417,7 +418,7 @@ def table(plan: Plan) -> Table:
     for stage, (features, stride, kernel) in enumerate(zip(plan.features, plan.strides, plan.kernels, strict=True)):
         rows.add_row(str(stage), str(features), by(stride), by(kernel))
     rows.title = f"{plan.dimensions}-D, {plan.batch} patches of {by(plan.patch)} voxels of {by(plan.spacing)} mm"
-    rows.caption = ", ".join(f"{channel.channel}: {channel.scheme}" for channel in plan.normalisation)
+    rows.caption = ", ".join(f"{n.channel}: {'masked ' * n.masked}{n.scheme}" for n in plan.normalisation)
     return rows
 
 

@@ -102,6 +102,7 @@ class Doubled(torch.nn.Module):
 CONFIGS = {
     "two networks, at another spacing": {"networks": ("unet", "unet"), "spacing": (1.25, 1.25)},  # 32: one tile
     "whole slices resized": {"view": "resize", "normalisation": "percentile"},
+    "without the zeros around": {"view": "resize", "normalisation": "zscore", "masked": True},
     "volumes": {
         "networks": ("umamba_bot",),
         "patch": (8, 16, 16),
@@ -133,7 +134,10 @@ def an_image(model: Model) -> tuple[np.ndarray, tuple[float, ...]]:
     if model.volumetric:
         return np.stack([disc(24, seed=z)[0] for z in range(10)])[None], (2.0, 1.0, 1.0)
     size = 40 if model.config.spacing else 32
-    return disc(size)[0][None], (1.0, 1.0)
+    image = disc(size)[0][None]
+    if model.config.masked:
+        image[:, :8] = 0
+    return image, (1.0, 1.0)
 
 
 def test_larger_slices_go_in_tiles(tmp_path: Path):
@@ -165,7 +169,7 @@ def unet_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-@pytest.mark.parametrize("normalisation", ["zscore", "percentile", "equalised", "planned"])
+@pytest.mark.parametrize("normalisation", ["zscore", "percentile", "equalised", "planned", "masked"])
 def test_a_package_of_the_zoo_holds_what_it_says(
     normalisation: str, unet_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -173,7 +177,8 @@ def test_a_package_of_the_zoo_holds_what_it_says(
     yaml = pytest.importorskip("yaml")
     monkeypatch.setattr(bioimageio, "write_onnx", lambda network, size, file: shutil.copy(unet_file, file))
     ct = {"intensities": ((100.0, 20.0, 60.0, 180.0),)} if normalisation == "planned" else {}
-    model = Model.new(Config.from_dict(PLAIN.to_dict() | {"normalisation": normalisation} | ct), CLASSES, 1)
+    how = {"normalisation": "zscore", "masked": True} if normalisation == "masked" else {"normalisation": normalisation}
+    model = Model.new(Config.from_dict(PLAIN.to_dict() | how | ct), CLASSES, 1)
     (package,) = bioimageio.export_bioimageio(model, tmp_path, ["Ada"], "CC0-1.0")
     with zipfile.ZipFile(package) as archive:
         archive.extractall(tmp_path / "unpacked")
@@ -186,7 +191,8 @@ def test_a_package_of_the_zoo_holds_what_it_says(
     (image,), (answer,) = rdf["inputs"], rdf["outputs"]
     assert [axis.get("size") for axis in image["axes"]] == [None, None, 32, 32]
     assert answer["axes"][1]["channel_names"] == list(CLASSES) and len(image["description"]) <= 128
-    assert (image["preprocessing"] == []) == (normalisation == "equalised")
+    assert (image["preprocessing"] == []) == (normalisation in ("equalised", "masked"))
+    assert ("zscore, masked" in image["description"]) == (normalisation == "masked")
 
     x = np.load(folder / image["test_tensor"]["source"])
     for step in image["preprocessing"]:

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trainer.config import PRESETS
 from trainer.dataset import IGNORE, Sample, save_dataset
 from trainer.networks import build
 from trainer.plan import (
@@ -25,6 +26,7 @@ from trainer.plan import (
     fitting,
     network_arguments,
     plan,
+    planned,
     recommended,
     stages_of,
     target_spacing,
@@ -206,6 +208,16 @@ def test_modalities_have_each_their_own_normalisation() -> None:
         ("PET", "z-score", True),
     ]
     assert found.intensities == ((50.0, 10.0, 0.0, 100.0), ())
+
+
+def test_a_run_leaves_out_the_zeros_where_the_plan_says_so() -> None:
+    supervised = dataclasses.replace(PRESETS["supervised"], device="cpu")
+    small, all_of_it = cube(10), cube(19)
+    assert planned(supervised, [small], CLASSES, ["MRI"]).masked
+    assert not planned(supervised, [all_of_it], CLASSES, ["MRI"]).masked
+    assert not planned(supervised, [small], CLASSES, ["CT"]).masked
+    equalised = dataclasses.replace(supervised, normalisation="equalised")
+    assert not planned(equalised, [small], CLASSES, ["MRI"]).masked
 
 
 @pytest.mark.parametrize(
