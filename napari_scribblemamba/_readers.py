@@ -137,6 +137,8 @@ def _case_layers(folder: Path, name: str, files: list[Path], header: "Header", v
         return layers
     ids, label_spacing = read_labels(label_file)
     check_same_grid(label_file, (ids.shape, label_spacing), files[0], (image.shape[1:], spacing))
+    if header.instances:
+        return [*layers, (ids, {"name": f"objects · {name}", **where}, "labels")]
     highest = len(header.classes) - (header.ignore is None)
     if ids.min() < 0 or ids.max() > highest:
         raise ValueError(

@@ -27,6 +27,9 @@ class Cleaning:
             raise ValueError(f"Cleaning: minimum must be 0 or more, got {self.minimum}")
 
 
+NOTHING = Cleaning()
+
+
 def clean(labels: np.ndarray, cleaning: Cleaning, spacing: Sequence[float] | None = None) -> np.ndarray:
     """Class ids (*space) -> a new array of the same shape and type.
 

@@ -11,6 +11,9 @@ What is asked about whole images has a table in the place of labelsTr, and in da
     "task": "classification", "classes": ["healthy", "ill"]      FOLDER/labels.csv, as in tables.py
     "task": "landmarks", "landmarks": ["apex", "base"]           FOLDER/landmarks.csv
 
+Objects of one kind that touch have "task": "instances" and no "labels": labelsTr then holds the number of each object,
+0 for none, and what is loaded are their interiors and boundaries, as in instances.py.
+
 Arrays are (z, y, x); how one file is read and written stands in formats.py.
 https://github.com/MIC-DKFZ/nnUNet/blob/master/documentation/dataset_format.md
 """
@@ -50,6 +53,7 @@ from trainer.tables import (
 )
 
 IGNORE = 255
+INSTANCES = "instances"  # in dataset.json; they are trained as classes, and so their task is segmentation
 NAMES = {"segmentation": "labels", "classification": "classes", "landmarks": "landmarks"}  # task -> key of dataset.json
 log = logging.getLogger(__name__)
 
@@ -88,6 +92,7 @@ class Header:
     ending: str
     cases: int | None  # numTraining
     task: Task = "segmentation"
+    instances: bool = False  # the label files hold objects; the classes are what they are trained as
 
 
 def undrawn(space: tuple[int, ...]) -> np.ndarray:
@@ -170,18 +175,20 @@ def read_header(folder: Path) -> Header:
         raise FileNotFoundError(f"{file} is missing; a dataset is a folder with dataset.json, imagesTr and labelsTr")
     content = read_json(file)
     task = content.get("task", "segmentation")
-    if task not in NAMES:
-        raise ValueError(f"{file}: task is {task!r}; it must be one of {', '.join(NAMES)}")
-    missing = [key for key in ("channel_names", NAMES[task], "file_ending") if key not in content]
+    if task not in (*NAMES, INSTANCES):
+        raise ValueError(f"{file}: task is {task!r}; it must be one of {', '.join((*NAMES, INSTANCES))}")
+    names = [] if task == INSTANCES else [NAMES[task]]
+    missing = [key for key in ("channel_names", *names, "file_ending") if key not in content]
     if missing:
         raise ValueError(f"{file} lacks {', '.join(missing)}; it has {sorted(content)}; write it as nnU-Net v2 has it")
-    names = content[NAMES[task]]
-    classes, ignore = _parse_labels(names, file) if task == "segmentation" else (_parse_names(names, task, file), None)
+    classes, ignore = _parse_classes(content, task, file)
     ending = content["file_ending"]
     if ending not in FORMATS:
         raise ValueError(f"{file}: file_ending {ending!r} is not supported; use {', '.join(FORMATS)}")
     channels = _parse_channels(content["channel_names"], file)
-    return Header(classes, channels, ignore, ending, content.get("numTraining"), task)
+    instances = task == INSTANCES
+    task = "segmentation" if instances else task
+    return Header(classes, channels, ignore, ending, content.get("numTraining"), task, instances)
 
 
 def find_cases(folder: Path, ending: str | None = None) -> dict[str, list[Path]]:
@@ -372,7 +379,8 @@ def _load_sample(folder: Path, name: str, files: list[Path], header: Header) -> 
     check_same_grid(label_file, (labels.shape, label_spacing), files[0], (image.shape[1:], spacing))
     compare_affines(label_file, files[0])
     absent = _read_absent(folder / "labelsTr" / f"{name}.json")
-    return Sample(image, _target(labels, header, label_file), spacing, name, absent=absent)
+    target = _objects(labels, label_file) if header.instances else _target(labels, header, label_file)
+    return Sample(image, target, spacing, name, absent=absent)
 
 
 def _load_wholes(folder: Path, cases: dict[str, list[Path]], header: Header) -> list[Sample]:
@@ -417,6 +425,15 @@ def _check_channels(files: list[Path], found: int, channels: tuple[str, ...], fo
         )
 
 
+def _objects(labels: np.ndarray, file: Path) -> np.ndarray:
+    """The numbers of objects -> what a network learns of them."""
+    from trainer.instances import to_boundary_classes
+
+    if labels.min(initial=0) < 0:
+        raise ValueError(f"{file} has the number {labels.min()}; objects have 1 and more, and 0 is where there is none")
+    return to_boundary_classes(labels)
+
+
 def _target(labels: np.ndarray, header: Header, file: Path) -> np.ndarray:
     """Ids of the file -> the engine's: classes as they are, `ignore` as IGNORE."""
     highest = len(header.classes) - (header.ignore is None)  # `ignore` comes right after the classes
@@ -459,6 +476,16 @@ def _save_table(root: Path, samples: dict[str, Sample], names: tuple[str, ...], 
 
 
 # ---------------------------------------------------------------------------------------------- names and dataset.json
+
+
+def _parse_classes(content: dict, task: str, file: Path) -> tuple[tuple[str, ...], int | None]:
+    """The names that dataset.json has for its task, and the id of "ignore"."""
+    if task == INSTANCES:
+        from trainer.instances import CLASSES  # here: it imports scikit-image, which few datasets need
+
+        return CLASSES, None
+    names = content[NAMES[task]]
+    return _parse_labels(names, file) if task == "segmentation" else (_parse_names(names, task, file), None)
 
 
 def _parse_labels(labels: dict[str, int], file: Path) -> tuple[tuple[str, ...], int | None]:

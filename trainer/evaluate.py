@@ -18,6 +18,12 @@ has it, and the predictions one with the same table, as trainer.predict writes i
 
     accuracy, auc, f1   means over the classes; classes: {class: {auc, f1, images}}; cases: {case: {class, predicted}}
     mre, success        mm, and {mm: share of points within}; landmarks: {name: the same}; cases: {case: {name: mm}}
+
+Where the references hold the numbers of objects, as their dataset.json or --instances says (trainer/instances.py), the
+JSON file has
+
+    f1, iou             mean over the images that have objects; an object is found if it overlaps that much
+    cases               {case: {f1, predicted, real}}, the last two are counts of objects
 """
 
 import json as json_format
@@ -31,8 +37,10 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from trainer.dataset import read_header
+from trainer.dataset import Header, read_header
+from trainer.files import replacing
 from trainer.formats import FORMATS, check_same_grid, is_image, read_labels, strip_ending
+from trainer.instances import f1
 from trainer.metrics import (
     METRICS,
     Scores,
@@ -44,12 +52,15 @@ from trainer.metrics import (
 )
 from trainer.tables import LABELS, LANDMARKS, read_label_table, read_landmark_table, read_probabilities
 
+IOU = 0.5  # from which on a predicted and a real object are a pair
 SHORT = {"accuracy": "acc", "precision": "prec", "sensitivity": "sens", "specificity": "spec"}
 
 
-def evaluate(predictions: Path, references: Path, tolerance: float = 2.0) -> dict:
+def evaluate(predictions: Path, references: Path, tolerance: float = 2.0, instances: bool = False) -> dict:
     """Scores of all cases of `references`, as in the JSON file. ValueError or FileNotFoundError for input that is not
     complete or does not fit."""
+    if instances or _are_instances(references):
+        return evaluate_instances(predictions, references)
     if (references / LABELS).is_file():
         return evaluate_labels(predictions, references)
     if (references / LANDMARKS).is_file():
@@ -60,6 +71,27 @@ def evaluate(predictions: Path, references: Path, tolerance: float = 2.0) -> dic
     cases = {case: _score(predicted[case], file, classes, ignore, tolerance) for case, file in real.items()}
     unscored = sorted(set(predicted) - set(real))
     return {**summarise(cases.values()), "cases": cases, "tolerance": tolerance, "unscored": unscored}
+
+
+def evaluate_instances(predictions: Path, references: Path) -> dict:
+    """F1 of the objects of each image, and its mean."""
+    predicted, real = _label_files(predictions), _label_files(references)
+    _check_complete(predictions, predicted, references, real)
+    cases = {case: _objects_found(predicted[case], file) for case, file in real.items()}
+    known = [case["f1"] for case in cases.values() if case["f1"] is not None]
+    unscored = sorted(set(predicted) - set(real))
+    return {"f1": float(np.mean(known)) if known else None, "iou": IOU, "cases": cases, "unscored": unscored}
+
+
+def _objects_found(predicted: Path, real: Path) -> dict[str, float | int | None]:
+    found, reference, _ = _on_one_grid(predicted, real)
+    counts = (len(np.unique(ids[ids > 0])) for ids in (found, reference))
+    return {"f1": f1(found, reference, IOU), **dict(zip(("predicted", "real"), counts, strict=True))}
+
+
+def _are_instances(references: Path) -> bool:
+    header = _nearest_header(references)
+    return header is not None and header.instances
 
 
 def evaluate_labels(predictions: Path, references: Path) -> dict:
@@ -102,9 +134,7 @@ def _check_complete(predictions: Path, predicted: dict, references: Path, real: 
 
 
 def _score(predicted: Path, real: Path, classes: tuple[str, ...], ignore: int | None, tolerance: float) -> Scores:
-    prediction, spacing_p = read_labels(predicted)
-    reference, spacing = read_labels(real)
-    check_same_grid(predicted, (prediction.shape, spacing_p), real, (reference.shape, spacing))
+    prediction, reference, spacing = _on_one_grid(predicted, real)
     if ignore is not None and (reference == ignore).any():
         raise ValueError(f"{real} has unlabelled pixels ('ignore', {ignore}); scores need dense references")
     for file, labels in ((predicted, prediction), (real, reference)):
@@ -113,6 +143,14 @@ def _score(predicted: Path, real: Path, classes: tuple[str, ...], ignore: int | 
                 f"{file} has label values {unknown[:8]}, but the classes are 0..{len(classes) - 1} {classes}"
             )
     return scores(prediction, reference, spacing, classes, tolerance)
+
+
+def _on_one_grid(predicted: Path, real: Path) -> tuple[np.ndarray, np.ndarray, tuple[float, ...]]:
+    """Ids (*space) of both files, and their spacing in mm."""
+    prediction, spacing_p = read_labels(predicted)
+    reference, spacing = read_labels(real)
+    check_same_grid(predicted, (prediction.shape, spacing_p), real, (reference.shape, spacing))
+    return prediction, reference, spacing
 
 
 def _label_files(folder: Path) -> dict[str, Path]:
@@ -132,12 +170,16 @@ def _label_files(folder: Path) -> dict[str, Path]:
 
 def _table(predictions: Path, references: Path, files: list[Path]) -> tuple[tuple[str, ...], int | None]:
     """Class names and the id of `ignore`, from the nearest dataset.json; else "background", "class 1", ... as found."""
-    for folder in (references, references.resolve().parent, predictions, predictions.resolve().parent):
-        if (folder / "dataset.json").is_file():
-            header = read_header(folder)
-            return header.classes, header.ignore
+    if header := _nearest_header(references, predictions):
+        return header.classes, header.ignore
     highest = max(int(read_labels(file)[0].max(initial=0)) for file in files)
     return ("background", *(f"class {i}" for i in range(1, highest + 1))), None
+
+
+def _nearest_header(*folders: Path) -> Header | None:
+    """Of the first of these folders, or of the one above it, that has a dataset.json."""
+    near = [place for folder in folders for place in (folder, folder.resolve().parent)]
+    return next((read_header(place) for place in near if (place / "dataset.json").is_file()), None)
 
 
 def _some(names: list[str]) -> str:
@@ -175,10 +217,27 @@ def _show_wholes(result: dict, console: Console) -> None:
     for name, row in {**rows, "all": {"images": len(result["cases"]), **result}}.items():
         values = (row["mre"], *row["success"].values()) if landmarks else (row["auc"], row["f1"])
         count = row["points"] if landmarks else row["images"]
-        table.add_row(name, str(count), *("-" if value is None else f"{value:.3f}" for value in values))
+        table.add_row(name, str(count), *map(_number, values))
     console.print(table)
     if result["unscored"]:
         console.print(f"not scored, no reference: {_some(result['unscored'])}")
+
+
+def _show_instances(result: dict, console: Console) -> None:
+    table = Table(title=f"{len(result['cases'])} image(s), F1 at IoU {result['iou']:g}", box=SIMPLE_HEAD)
+    for column in ("image", "predicted", "real", "F1"):
+        table.add_column(column, justify="left" if column == "image" else "right")
+    for name, row in result["cases"].items():
+        table.add_row(name, str(row["predicted"]), str(row["real"]), _number(row["f1"]))
+    table.add_section()
+    table.add_row("mean", "", "", _number(result["f1"]))
+    console.print(table)
+    if result["unscored"]:
+        console.print(f"not scored, no reference: {_some(result['unscored'])}")
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _cells(row: dict[str, float | None]) -> list[str]:
@@ -191,9 +250,10 @@ def main(
     references: Path,
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
     tolerance: float = 2.0,
+    instances: bool = False,
 ) -> None:
     """Scores label files against references: Dice, IoU, HD95, ASD, NSD and more, per class and averaged; or tables of
-    whole images' classes or landmarks.
+    whole images' classes or landmarks; or objects, by F1 at IoU 0.5.
 
     Args:
         predictions: folder of predicted label files, CASE.nii.gz, CASE.png or CASE.tif; or with labels.csv or
@@ -201,16 +261,18 @@ def main(
         references: folder of dense reference labels with the same names; or a dataset with such a table.
         json: write all scores to this file.
         tolerance: of NSD, in mm.
+        instances: the files hold the numbers of objects; not needed where the references' dataset.json says so.
     """
     try:
-        result = evaluate(predictions, references, tolerance)
+        result = evaluate(predictions, references, tolerance, instances)
         if json is not None:
             json.parent.mkdir(parents=True, exist_ok=True)
-            json.write_text(json_format.dumps(result, indent=1, allow_nan=False), encoding="utf-8")
+            with replacing(json) as draft:
+                draft.write_text(json_format.dumps(result, indent=1, allow_nan=False), encoding="utf-8")
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    show = _show if "tolerance" in result else _show_wholes
+    show = _show if "tolerance" in result else _show_instances if "iou" in result else _show_wholes
     show(result, Console())
 
 

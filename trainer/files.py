@@ -4,10 +4,12 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @contextmanager
@@ -25,8 +27,10 @@ def replacing(file: Path) -> Iterator[Path]:
         draft.unlink(missing_ok=True)
 
 
-def write_tensors(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+def write_tensors(file: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str] | None = None) -> None:
     """A safetensors file. Shared or strided tensors are copied first: the format takes neither."""
+    from safetensors.torch import save_file  # here: it imports torch, which other files do not need
+
     plain = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
     with replacing(file) as draft:
         draft.touch()
@@ -38,7 +42,7 @@ def write_tensors(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         draft.chmod(mode)
 
 
-def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_tensors(file: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
     """Tensors and metadata of a safetensors file, without pickle. ValueError where it is damaged."""
     try:
         with safe_open(file, framework="pt") as content:

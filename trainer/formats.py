@@ -27,6 +27,8 @@ import numpy as np
 import tifffile
 from PIL import Image
 
+from trainer.files import replacing
+
 if TYPE_CHECKING:
     from pydicom import Dataset as Dicom
 
@@ -68,8 +70,9 @@ def write_array(file: Path, array: np.ndarray, spacing: tuple[float, ...], label
         _spacing_file(file, labels).write_text(json.dumps({"spacing": spacing}))
 
 
-def write_labels(file: Path, labels: np.ndarray, like: Path) -> None:
-    """Class ids (*space) as uint8, with the geometry (affine, or the JSON of the spacing) of the image file `like`.
+def write_labels(file: Path, labels: np.ndarray, like: Path, dtype: type = np.uint8) -> None:
+    """Class ids (*space) as uint8, or instances as uint16, with the geometry (affine, or the JSON of the spacing) of
+    the image file `like`.
 
     The file appears whole or not at all; what was there before is replaced.
     """
@@ -77,9 +80,10 @@ def write_labels(file: Path, labels: np.ndarray, like: Path) -> None:
     kind = format_of(like)
     if format_of(file) is not kind:
         raise ValueError(f"{file} and {like} are of different kinds; write the labels as {strip_ending(like)[1]}")
-    if labels.min(initial=0) < 0 or labels.max(initial=0) > 255:
-        raise ValueError(f"{file}: class ids must lie in 0..255, found {labels.min()} to {labels.max()}")
-    labels = labels.astype(np.uint8)
+    highest = np.iinfo(dtype).max
+    if labels.min(initial=0) < 0 or labels.max(initial=0) > highest:
+        raise ValueError(f"{file}: ids must lie in 0..{highest}, found {labels.min()} to {labels.max()}")
+    labels = labels.astype(dtype)
     if kind is NIFTI:
         return _replace(file, _packed(file, _encode_nifti_like(file, labels, like)))
     spacing = _spacing_file(like)
@@ -143,8 +147,6 @@ def _decoding(file: Path) -> Iterator[None]:
 
 
 def _replace(file: Path, content: bytes) -> None:
-    from trainer.files import replacing  # here: it imports torch, which reading a file does not need
-
     with replacing(file) as draft:
         draft.write_bytes(content)
 
@@ -242,7 +244,7 @@ def _encode_nifti_like(file: Path, labels: np.ndarray, like: Path) -> bytes:
     if image.shape[: labels.ndim] != labels.shape[::-1]:
         raise ValueError(f"{file}: labels of shape {labels.shape}, but {like} has (x, y, z) {image.shape}")
     header = image.header.copy()
-    header.set_data_dtype(np.uint8)
+    header.set_data_dtype(labels.dtype)
     header["cal_min"] = header["cal_max"] = 0  # the image's grey window would hide the labels
     return type(image)(labels.transpose(), image.affine, header).to_bytes()
 

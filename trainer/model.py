@@ -136,9 +136,11 @@ class Model:
         prepared = self.prepared(image, name, spacing)
         return (self.item_probabilities(prepared, z, network) for z in range(len(prepared.items)))
 
-    def probabilities(self, image: np.ndarray, spacing: tuple[float, ...] | None = None) -> Probabilities:
+    def probabilities(
+        self, image: np.ndarray, spacing: tuple[float, ...] | None = None, name: str = "the image"
+    ) -> Probabilities:
         """Image (C, *space), spacing in mm -> float32 (K, *space) for each network and the ensemble."""
-        parts = list(self.stream(image, spacing=spacing))
+        parts = list(self.stream(image, name=name, spacing=spacing))
         return {n: np.stack([one[n] for one in parts], 1).reshape(-1, *image.shape[1:]) for n in parts[0]}
 
     def predict(

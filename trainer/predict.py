@@ -2,22 +2,26 @@
 
 FOLDER holds CASE_0000.nii.gz (or .png, .tif; _0001 and so on for further channels); out come CASE.nii.gz and so on:
 uint8 class ids as in the training dataset, with the geometry of the image. With --dataset DATASET instead of --images
-it is the images of a dataset that are labelled, and the strokes on them help.
+it is the images of a dataset that are labelled, and the strokes on them help. --minimum, --largest and --holes clean
+the labels. Of a run that has learnt interiors and boundaries, --instances writes the number of each object, uint16.
 
 Of a run for whole images comes a table: labels.csv (case, class, the probability of each), or landmarks.csv (case,
 landmark, z, y, x in mm from the centre of the first voxel).
 """
 
+import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import tyro
 from rich.console import Console
 from rich.progress import track
+
+from trainer.cleaning import NOTHING, Cleaning, clean
 
 if TYPE_CHECKING:
     from trainer import Model
@@ -41,6 +45,9 @@ class Predict:
     """One of the run's networks, as unet, swinunet, mambaunet; or the ensemble of all."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
+    instances: bool = False
+    """Write the number of each object instead of classes; --minimum is then of an object."""
+    cleaning: Annotated[Cleaning, tyro.conf.arg(name="")] = NOTHING
 
 
 def main() -> None:
@@ -62,14 +69,29 @@ def predict(options: Predict) -> None:
     cases = find_cases(options.images or options.dataset / "imagesTr")
     model = Model.load(options.run, options.device)
     model.check_name(options.network)
+    check(options, model)
     if model.config.task != "segmentation":
         return write_table(model, cases, options)
     found = filled_in(model, options) if options.images is None else labelled(model, cases, options)
+    kind = np.uint16 if options.instances else np.uint8
     options.out.mkdir(parents=True, exist_ok=True)
     for name, labels in track(found, "predicting", console=console, total=len(cases)):
         file = cases[name][0]
-        write_labels(options.out / f"{name}{strip_ending(file)[1]}", labels, like=file)
+        write_labels(options.out / f"{name}{strip_ending(file)[1]}", labels, like=file, dtype=kind)
     console.print(f"{len(cases)} label images in {options.out}")
+
+
+def check(options: Predict, model: "Model") -> None:
+    """ValueError for flags that have no meaning for this run."""
+    from trainer.instances import CLASSES
+
+    cleaning = options.cleaning
+    if model.config.task != "segmentation" and (options.instances or cleaning != NOTHING):
+        raise ValueError(f"a run for {model.config.task} labels no voxels; leave --instances and the cleaning out")
+    if options.instances and model.classes != CLASSES:
+        raise ValueError(f"--instances needs a run for the classes {CLASSES}, this one has {model.classes}")
+    if options.instances and (cleaning.largest or cleaning.holes):
+        raise ValueError("of objects, --largest and --holes have no meaning; --minimum leaves out the small ones")
 
 
 def write_table(model: "Model", cases: dict[str, list[Path]], options: Predict) -> None:
@@ -100,7 +122,11 @@ def labelled(model: "Model", cases: dict[str, list[Path]], options: Predict) -> 
 
     for name, files in cases.items():
         image, spacing = read_image(files)
-        yield name, model.predict(image, spacing, options.network, name=str(files[0]))
+        if options.instances:  # by probabilities: the ridge between two objects is finer than their labels
+            found = model.probabilities(image, spacing, name=str(files[0]))[options.network]
+        else:
+            found = model.predict(image, spacing, options.network, name=str(files[0]))
+        yield name, finished(found, spacing, options)
 
 
 def filled_in(model: "Model", options: Predict) -> Iterator[tuple[str, np.ndarray]]:
@@ -109,7 +135,17 @@ def filled_in(model: "Model", options: Predict) -> Iterator[tuple[str, np.ndarra
     dataset = load_dataset(options.dataset)
     if dataset.classes != model.classes:
         raise ValueError(f"{options.dataset} has the classes {dataset.classes}, the run {model.classes}")
-    return ((sample.name, model.fill_in(sample, options.network)) for sample in dataset.samples)
+    for sample in dataset.samples:
+        yield sample.name, finished(model.fill_in(sample, options.network), sample.spacing, options)
+
+
+def finished(found: np.ndarray, spacing: tuple[float, ...], options: Predict) -> np.ndarray:
+    """Class ids (*space), or for instances also probabilities (K, *space) -> what is written, (*space)."""
+    from trainer.instances import to_instances
+
+    if options.instances:
+        return to_instances(found, smallest=math.ceil(options.cleaning.minimum / math.prod(spacing)))
+    return clean(found, options.cleaning, spacing)
 
 
 if __name__ == "__main__":

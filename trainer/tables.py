@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from trainer.files import replacing
+
 LABELS, LANDMARKS = "labels.csv", "landmarks.csv"
 FILES = {"classification": LABELS, "landmarks": LANDMARKS}  # task -> its table
 AXES = ("z", "y", "x")
@@ -96,8 +98,6 @@ def number(file: Path, row: dict[str, str], column: str) -> float:
 
 
 def write_rows(file: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    from trainer.files import replacing  # here: it brings torch
-
     with replacing(file) as draft, draft.open("w", newline="", encoding="utf-8") as lines:
         table = csv.writer(lines)
         table.writerow(columns)

@@ -1,20 +1,27 @@
 """fit, predict, evaluate, as a user runs them."""
 
+import dataclasses
 import json
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import nibabel as nib
 import numpy as np
 import pytest
-from toys import CLASSES, dense_disc, scribbled_disc, scribbled_stack
+import tifffile
+from PIL import Image
+from toys import CLASSES, QUICK, dense_disc, scribbled_disc, scribbled_stack
 
-from trainer.dataset import save_dataset
+from trainer import evaluate, fit, predict
+from trainer.dataset import Sample, save_dataset
 from trainer.fit import one_budget, parse
+from trainer.model import Model
 
+SAMPLES = Path(__file__).parents[2] / "sample_data"
 TINY = "--patch 32 32 --batch 2 --device cpu --dtype float32 --threads 1".split()
 
 
@@ -56,10 +63,69 @@ def test_strokes_in_labels_out(tmp_path: Path) -> None:
 
 
 def dense_stack():
-    import dataclasses
-
     stack = scribbled_stack()
     return dataclasses.replace(stack, target=np.stack([dense_disc().target] * 3))
+
+
+def run_here(monkeypatch: pytest.MonkeyPatch, verb: ModuleType, *arguments: object) -> None:
+    """The command line in this process: it need not import torch again. SystemExit with its message where it fails."""
+    monkeypatch.setattr(sys, "argv", [verb.__name__, *map(str, arguments)])
+    verb.main()
+
+
+def test_labels_are_cleaned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was drawn everywhere comes back as it is, of an untrained run, too."""
+    drawn = np.zeros((40, 40), np.uint8)
+    drawn[8:20, 8:20] = drawn[30:36, 30:36] = drawn[4, 30] = drawn[4, 34:36] = 1
+    drawn[13, 13] = 0  # a hole
+    image = np.random.default_rng(0).normal(100 * drawn, 1).astype(np.float32)[None]
+    save_dataset(tmp_path / "data", [Sample(image, drawn, (2.0, 2.0), "a")], CLASSES, sparse=False)
+    Model.new(dataclasses.replace(QUICK, networks=("unet", "unet")), CLASSES, 1).save(tmp_path / "run")
+
+    def labels(*flags: object) -> np.ndarray:
+        where = ["--run", tmp_path / "run", "--dataset", tmp_path / "data", "--out", tmp_path / "out"]
+        run_here(monkeypatch, predict, *where, "--device", "cpu", *flags)
+        return tifffile.imread(tmp_path / "out" / "a.tif")
+
+    np.testing.assert_array_equal(labels(), drawn)
+    drawn[4, 30] = 0
+    np.testing.assert_array_equal(labels("--minimum", 5), drawn)  # a pixel is 4 mm2
+    drawn[30:36, 30:36] = drawn[4] = 0
+    drawn[13, 13] = 1
+    np.testing.assert_array_equal(labels("--largest", "--holes"), drawn)
+    with pytest.raises(SystemExit, match="--instances needs a run for the classes"):
+        labels("--instances")
+
+
+def test_from_the_numbers_of_nuclei_to_the_numbers_of_nuclei(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Two commands, and one that counts."""
+    nuclei(tmp_path / "data")
+    small = "--patch 64 64 --batch 4 --learning-rate 0.003 --device cpu --dtype float32 --threads 1".split()
+    run_here(monkeypatch, fit, tmp_path / "data", "--out", tmp_path / "run", "--iterations", 30, *small)
+    images = ["--run", tmp_path / "run", "--images", tmp_path / "data" / "imagesTr", "--instances", "--device", "cpu"]
+    run_here(monkeypatch, predict, *images, "--out", tmp_path / "objects", "--minimum", 30)
+    objects = np.asarray(Image.open(tmp_path / "objects" / "cells.png"))
+    assert objects.dtype == np.uint16 and np.unique(objects, return_counts=True)[1].min() >= 30
+    scores = evaluate.evaluate(tmp_path / "objects", tmp_path / "data" / "labelsTr")
+    assert scores["f1"] == scores["cases"]["cells"]["f1"] > 0.6
+    assert scores["cases"]["cells"]["predicted"] == objects.max()
+    with pytest.raises(SystemExit, match="--largest and --holes have no meaning"):
+        run_here(monkeypatch, predict, *images, "--out", tmp_path / "x", "--largest")
+
+
+def nuclei(folder: Path) -> None:
+    """A dataset of the numbers of generated nuclei, one picture."""
+    sys.path.insert(0, str(SAMPLES))
+    from microscopy import microscopy
+
+    image, _, numbers = microscopy()
+    for name, array in (("imagesTr/cells_0000.png", image), ("labelsTr/cells.png", numbers)):
+        (folder / name).parent.mkdir(parents=True)
+        Image.fromarray(array[:192, :192]).save(folder / name)
+    header = {"task": "instances", "channel_names": {"0": "DAPI"}, "numTraining": 1, "file_ending": ".png"}
+    (folder / "dataset.json").write_text(json.dumps(header))
 
 
 def test_the_preset_follows_from_the_dataset(tmp_path: Path) -> None:

@@ -129,3 +129,42 @@ def test_references_must_be_dense(tmp_path: Path, capsys: pytest.CaptureFixture)
     name_classes(tmp_path, background=0, RV=1, ignore=2)
     png(references / "a.png", [[2, 2, 0, 0], [1, 1, 1, 1]])
     assert "dense/a.png has unlabelled pixels ('ignore', 2)" in refused(capsys, predictions, references)
+
+
+def test_objects_are_counted_in_each_image_and_the_mean_leaves_out_the_empty_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    predictions, references = tmp_path / "predictions", tmp_path / "labels"
+    png(references / "a.png", [[1, 1, 0, 2, 2], [1, 1, 0, 2, 2]])
+    png(predictions / "a.png", [[7, 7, 0, 0, 0], [7, 0, 0, 3, 0]])  # 3 of 4 pixels, and 1 of 4
+    png(references / "b.png", [[0, 5, 5, 0, 0]])
+    png(predictions / "b.png", [[0, 1, 1, 0, 0]])
+    png(references / "c.png", [[0, 0]])
+    png(predictions / "c.png", [[0, 0]])
+    main(predictions, references, json=tmp_path / "scores.json", instances=True)
+    assert json.loads((tmp_path / "scores.json").read_text()) == {
+        "f1": 0.75,
+        "iou": 0.5,
+        "cases": {
+            "a": {"f1": 0.5, "predicted": 2, "real": 2},
+            "b": {"f1": 1.0, "predicted": 1, "real": 1},
+            "c": {"f1": None, "predicted": 0, "real": 0},
+        },
+        "unscored": [],
+    }
+    printed = capsys.readouterr().out
+    assert "F1 at IoU 0.5" in printed and "0.750" in printed
+    (tmp_path / "dataset.json").write_text(json.dumps({**TABLE, "task": "instances"}))
+    assert evaluate(predictions, references)["f1"] == 0.75  # no flag: the dataset says what its labels are
+
+
+def test_a_failed_write_keeps_the_scores_that_were_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    predictions, references = folders(tmp_path)
+    file = tmp_path / "scores.json"
+    file.write_text("before")
+    monkeypatch.setattr("os.fsync", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(SystemExit):
+        main(predictions, references, json=file)
+    assert "what was there before is kept" in capsys.readouterr().err and file.read_text() == "before"

@@ -1,9 +1,13 @@
 """Instances there and back, and F1, on images that one can count by hand."""
 
+import json
+
 import numpy as np
 import pytest
+from PIL import Image
 
-from trainer.instances import f1, to_boundary_classes, to_instances
+from trainer.dataset import load_dataset
+from trainer.instances import CLASSES, f1, to_boundary_classes, to_instances
 
 
 def two_touching() -> np.ndarray:
@@ -109,3 +113,18 @@ def test_errors():
         f1(np.zeros((2, 2), int), np.zeros((3, 2), int))
     with pytest.raises(ValueError, match=r"at most 1, got 1\.5"):
         f1(np.zeros((2, 2), int), np.zeros((2, 2), int), iou=1.5)
+
+
+def test_a_dataset_of_numbered_objects_is_one_of_interiors_and_boundaries(tmp_path):
+    numbers = np.zeros((6, 12), np.uint16)
+    numbers[1:5, 1:6], numbers[1:5, 6:11] = 300, 7
+    image = np.arange(72, dtype=np.uint8).reshape(6, 12)
+    for name, array in (("imagesTr/a_0000.png", image), ("labelsTr/a.png", numbers)):
+        (tmp_path / name).parent.mkdir()
+        Image.fromarray(array).save(tmp_path / name)
+    header = {"task": "instances", "channel_names": {"0": "grey"}, "file_ending": ".png"}
+    (tmp_path / "dataset.json").write_text(json.dumps(header))
+    data = load_dataset(tmp_path)
+    assert (data.classes, data.task, data.sparse) == (CLASSES, "segmentation", False)
+    np.testing.assert_array_equal(data.samples[0].target, to_boundary_classes(numbers))
+    np.testing.assert_array_equal(to_instances(data.samples[0].target) > 0, numbers > 0)

@@ -121,7 +121,7 @@ def test_a_failed_write_keeps_what_was_there(model: Model, tmp_path: Path, monke
     def full_disk(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("trainer.files.save_file", full_disk)
+    monkeypatch.setattr("safetensors.torch.save_file", full_disk)
     with pytest.raises(OSError, match="what was there before is kept"):
         model.save(tmp_path)
     assert (tmp_path / "weights.safetensors").read_bytes() == before
