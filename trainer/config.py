@@ -111,6 +111,9 @@ class Config:
     """Let that weight grow over the run. The published script computes a ramp and does not use it."""
     deep_supervision: bool = False
     """Losses at coarser scales too, in the networks that have the layers for it."""
+    pretrained: str = ""
+    """Checkpoints to begin with: official, which takes each network's own; or one by name, a file, or a folder of
+    files (`trainer.networks.pretrained`). Empty: none."""
     sequence_head: bool = False
     """nnMamba's paper lets a Mamba read the features before they are classified; its released code does not."""
     sigma: float = 4.0

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated  # noqa: E402
 
 import tyro  # noqa: E402
 from rich.console import Console  # noqa: E402
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
 
 from trainer.config import PRESETS, TASK_PRESETS, Config, PresetName, TaskPresetName, read_config  # noqa: E402
 from trainer.formats import read_json  # noqa: E402
@@ -46,6 +46,8 @@ class Fit:
     """Dataset with dense labels; the weights that do best on it are kept."""
     resume: bool = False
     """Go on with the run in --out, with its own config; a larger budget may be given."""
+    start: Path | None = None
+    """Folder of a run to begin with the weights of, and where no --preset is given with its config, too."""
     config: Annotated[Config, tyro.conf.arg(name="")] = PRESETS["interactive"]
 
 
@@ -61,10 +63,19 @@ def main() -> None:
 def parse(argv: list[str]) -> Fit:
     """The flags; those of the config start from the preset, which follows from the dataset where it is not given."""
     first = tyro.cli(Fit, args=argv, description=__doc__)
-    preset = first.preset or preset_for(first.dataset)
-    base = resumed(first.out) if first.resume else (PRESETS | TASK_PRESETS)[preset]
+    if first.start and first.resume:
+        raise ValueError("give either --start, which begins a run, or --resume, which goes on with one")
+    preset = first.preset or (None if first.start else preset_for(first.dataset))
+    base = base_of(first, preset)
     given = tyro.cli(Fit, args=argv, default=dataclasses.replace(first, preset=preset, config=base))
     return dataclasses.replace(given, config=one_budget(given.config, base))
+
+
+def base_of(options: Fit, preset: str | None) -> Config:
+    """What the flags change: the config of the run that goes on or is begun with, or the preset's."""
+    if options.resume:
+        return resumed(options.out)
+    return begun_with(options.start) if preset is None else (PRESETS | TASK_PRESETS)[preset]
 
 
 def preset_for(dataset: Path) -> str:
@@ -83,6 +94,13 @@ def resumed(folder: Path) -> Config:
     return config
 
 
+def begun_with(folder: Path) -> Config:
+    """A run's config, but for what it found out about its machine."""
+    config = resumed(folder)
+    dtype = config.dtype if config.dtype == "float32" else "auto"  # the preset paper asks for it
+    return dataclasses.replace(config, device="auto", dtype=dtype, threads=0, kernel="auto", pretrained="")
+
+
 def one_budget(config: Config, base: Config) -> Config:
     """Where the user gave minutes to a preset that counts iterations, or the reverse, theirs is the budget."""
     if config.minutes != base.minutes and config.iterations == base.iterations:
@@ -98,8 +116,9 @@ def fit(options: Fit) -> None:
         raise ValueError(f"{options.out} is a file; name a folder for the run")
     if FIRST and not options.resume and options.out.exists() and any(options.out.iterdir()):
         raise ValueError(f"{options.out} is not empty; add --resume to go on with its run, or name a new folder")
-    what = f"going on with {options.out}" if options.resume else f"preset {options.preset}"
-    console.print(f"{what}: {', '.join(config.names)}, {config.objective}")
+    console.print(f"{described_start(options)}: {', '.join(config.names)}, {config.objective}")
+    if config.pretrained and not (options.resume or options.start):
+        fetch_checkpoints(config)
     run = new_run(options)
     with stopping_on_ctrl_c(run):
         show(run)
@@ -109,9 +128,31 @@ def fit(options: Fit) -> None:
         console.print(f"{run.iteration} iterations in {run.seconds:.0f} s; the run is in {options.out}")
 
 
+def fetch_checkpoints(config: Config) -> None:
+    """Those that are not on this disk, with a bar."""
+    from trainer.networks.checkpoints import fetch, wanted
+
+    if Path(config.pretrained).exists():
+        return
+    with Progress(TextColumn("{task.description}"), BarColumn(bar_width=24), DownloadColumn(), console=console) as bar:
+        for name in sorted(set(wanted(config).values())):
+            task = bar.add_task(name, total=None)
+            fetch(name, tell=lambda done, total, task=task: bar.update(task, completed=done, total=total or None))
+
+
+def described_start(options: Fit) -> str:
+    parts = [
+        options.resume and f"going on with {options.out}",
+        options.start and f"beginning with {options.start}",
+        options.preset and not options.resume and f"preset {options.preset}",
+    ]
+    return ", ".join(filter(None, parts))
+
+
 def new_run(options: Fit) -> "trainer.Run":
     from trainer.dataset import load_dataset
     from trainer.distributed import run_class
+    from trainer.model import Model
 
     dataset = load_dataset(options.dataset)
     validation = load_dataset(options.validation) if options.validation else None
@@ -127,6 +168,7 @@ def new_run(options: Fit) -> "trainer.Run":
         channels=dataset.channels,
         folder=options.out,
         validation=validation.samples if validation else (),
+        start=Model.load(options.start, "cpu") if options.start else None,
         started=STARTED,
         resume=options.resume,
     )
@@ -154,11 +196,19 @@ def show(run: "trainer.Run") -> None:
         TextColumn("{task.description}"), BarColumn(bar_width=24), TimeElapsedColumn(), console=console
     ) as bar:
         task, told = bar.add_task("reading strokes", total=1.0), 0.0
-        for progress in run:
+        for progress in announced(run):
             bar.update(task, completed=progress.fraction, description=described(progress))
             if not console.is_terminal and progress.seconds - told >= 10:  # a log file gets a line now and then
                 told = progress.seconds
                 console.print(f"{progress.seconds:5.0f} s  {described(progress)}")
+
+
+def announced(run: "trainer.Run") -> "Iterator[trainer.Progress]":
+    """The steps of the run; before the first, what its networks took from checkpoints."""
+    for index, progress in enumerate(run):
+        for name, report in run.reports.items() if index == 0 else ():
+            console.print(f"{name}, pretrained: {report}")
+        yield progress
 
 
 def described(progress: "trainer.Progress") -> str:

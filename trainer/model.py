@@ -21,6 +21,7 @@ from trainer.inference import probabilities_of
 from trainer.machine import settled
 from trainer.metrics import dice
 from trainer.networks import build_for
+from trainer.networks.pretrained import misfits
 from trainer.propagation import propagate
 from trainer.resampling import resample_image, resample_probabilities
 from trainer.wholes import output_of, points_of
@@ -217,7 +218,8 @@ class Model:
             try:
                 net.load_state_dict(own, strict=True)
             except RuntimeError as e:
-                raise ValueError(f"{source} does not hold the weights of this {name}: {e}") from e
+                what = misfits(net.state_dict(), own)
+                raise ValueError(f"{source} does not hold the weights of this {name}: {what or e}") from e
 
     @classmethod
     def load(cls, folder: Path | str, device: str = "auto") -> "Model":

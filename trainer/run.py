@@ -26,6 +26,7 @@ from trainer.machine import accelerated, batch_thread, settled, side_by_side
 from trainer.metrics import dice, radial_errors
 from trainer.model import CHECKPOINT, CONFIG, ENSEMBLE, WEIGHTS, Model, without_absent
 from trainer.networks.blocks import seed_dropout
+from trainer.networks.pretrained import Report, load_official
 from trainer.objectives import OBJECTIVES, WHOLE_OBJECTIVES, Batch, Logits, ema_update, new_teacher
 from trainer.propagation import Teacher, propagate
 
@@ -83,6 +84,7 @@ class Run:
         self.objective = (OBJECTIVES | WHOLE_OBJECTIVES)[config.objective]
         self.teachers: dict[str, np.ndarray] = {}  # sample name -> float16 (K, *space), the propagated strokes
         self._cases: dict[str, tuple[Sample, Case]] = {}  # sample name -> what was made of which sample
+        self.reports: dict[str, Report] = {}  # network -> what it took from a pretrained checkpoint
         self.model: Model | None = None
         self.iteration = 0
         self._stopped = False
@@ -237,6 +239,8 @@ class Run:
         self.model = Model.new(self.config, self.classes, self.samples[0].image.shape[0])
         if self.start is not None:
             take_up(self.start, self.model)
+        elif self.config.pretrained and not self.goes_on:
+            self.reports = load_official(self.model.networks, self.config)
         self.networks = self.model.networks
         self.optimisers = {name: new_optimiser(net, self.config) for name, net in self.networks.items()}
         self.averages = {name: new_teacher(net) for name, net in self.networks.items() if self.objective.mean_teacher}
@@ -338,10 +342,15 @@ class Run:
 
     # ---- the folder ----
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is a checkpoint to resume from."""
+        return self.resume and self.folder is not None and (self.folder / CHECKPOINT).is_file()
+
     def open_folder(self) -> None:
         """A new folder of a run, or the state of the one that goes on."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        if self.resume and (self.folder / CHECKPOINT).is_file():
+        if self.goes_on:
             self.check_alike()
             self.load_checkpoint()
         elif self.resume and (self.folder / WEIGHTS).is_file():
@@ -468,8 +477,13 @@ def check_grids(samples: Sequence[Sample]) -> None:
 
 def take_up(start: Model, model: Model) -> None:
     """Give a new model the weights of another; ValueError where they are of another kind."""
-    for what in ("names", "classes", "channels"):
-        before, now = getattr(start, what), getattr(model, what)
+    pairs = {
+        "networks": (start.names, model.names),
+        "size": (start.config.size, model.config.size),
+        "classes": (start.classes, model.classes),
+        "channels": (start.channels, model.channels),
+    }
+    for what, (before, now) in pairs.items():
         if before != now:
             raise ValueError(f"the model to start from has the {what} {before}, this training {now}; choose another")
     model.load_state(start.state(), Path("the model to start from"))

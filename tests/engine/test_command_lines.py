@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import tifffile
+import torch
 from PIL import Image
 from toys import CLASSES, QUICK, dense_disc, scribbled_disc, scribbled_stack
 
@@ -145,6 +146,36 @@ def test_flags_change_the_preset_they_start_from(tmp_path: Path) -> None:
     counted = parse([data, "--out", "x", "--iterations", "7"]).config
     assert (counted.minutes, counted.iterations) == (None, 7)
     assert one_budget(counted, counted) == counted
+
+
+def test_a_run_begins_where_another_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its weights and its config, on other images; what does not fit is told in words."""
+    first = Model.new(dataclasses.replace(QUICK, networks=("unet",), objective="supervised", batch=3), CLASSES, 1)
+    first.save(tmp_path / "first")
+    save_dataset(tmp_path / "data", [dense_disc()], CLASSES, sparse=False)
+    flags = [tmp_path / "data", "--start", tmp_path / "first"]
+    # so slow that one step changes nothing
+    run_here(monkeypatch, fit, *flags, "--out", tmp_path / "second", "--iterations", 1, "--learning-rate", 1e-12)
+    second = Model.load(tmp_path / "second", "cpu")
+    assert (second.names, second.config.batch, second.config.iterations) == (("unet",), 3, 1)
+    before, after = (dict(model.networks["unet"].named_parameters()) for model in (first, second))
+    assert all(torch.allclose(value, before[name], atol=1e-9) for name, value in after.items())
+
+    def refused(message: str, *more: object) -> None:
+        with pytest.raises(SystemExit, match=message):
+            run_here(monkeypatch, fit, *flags, "--out", tmp_path / "third", *more)
+
+    refused(r"the networks \('unet',\), this training \('vmunet',\)", "--networks", "vmunet")
+    refused("the size small, this training official", "--size", "official")
+    refused("either --start, which begins a run, or --resume", "--resume")
+    refused("no run in .*nowhere", "--start", tmp_path / "nowhere")
+    save_dataset(tmp_path / "cells", [dense_disc()], ("background", "cell"), sparse=False)
+    flags[0] = tmp_path / "cells"
+    refused(r"the classes \('background', 'disc'\), this training \('background', 'cell'\)")
+    two = dataclasses.replace(dense_disc(), image=np.repeat(dense_disc().image, 2, 0))
+    save_dataset(tmp_path / "two", [two], CLASSES, sparse=False)
+    flags[0] = tmp_path / "two"
+    refused("the channels 1, this training 2")
 
 
 def test_ctrl_c_ends_kindly_and_keeps_the_model(tmp_path: Path) -> None:

@@ -422,5 +422,5 @@ def test_a_run_can_start_from_a_model() -> None:
     next(iter(second))  # the strokes are propagated, nothing has been learnt yet
     assert all(torch.equal(value, known[name]) for name, value in second.model.state().items())
     other = dataclasses.replace(QUICK, networks=("unet", "unet"))
-    with pytest.raises(ValueError, match="start from has the names"):
+    with pytest.raises(ValueError, match="start from has the networks"):
         trained(Run([scribbled_disc()], other, CLASSES, start=first.model))

@@ -1,8 +1,8 @@
-"""Pretrained weights: checkpoints of VMamba and Swin Transformer into our networks, every tensor accounted for.
+"""Pretrained weights: official checkpoints into our networks, every tensor accounted for.
 
-`load_pretrained(network, file)` takes the encoder from the checkpoint, and starts a decoder stage as the encoder stage
-at its resolution where the papers do so. The papers take these files: SwinUNet swin_tiny_patch4_window7_224.pth;
-MambaUNet, SwinUMamba and SwinUMambaD vmamba_tiny_e292.pth; VMUNet vmamba_small_e238_ema.pth.
+`load_pretrained(network, file)` takes the encoder from a checkpoint of VMamba or Swin Transformer, and starts a decoder
+stage as the encoder stage at its resolution where the papers do so; which file a paper takes stands in checkpoints.py.
+A checkpoint of the whole network, as its authors or a run of nnU-Net's trainer saved it, is loaded whole.
 """
 
 import pickle
@@ -14,12 +14,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from trainer.config import Config
 from trainer.files import read_tensors
+from trainer.networks.checkpoints import files_of
 from trainer.networks.mambaunet import MambaUNet
 from trainer.networks.swinumamba import SwinUMamba, SwinUMambaD
 from trainer.networks.swinunet import SwinUNet
 from trainer.networks.vmunet import VMUNet
 
+ENTRIES = ("model", "state_dict", "network_weights")  # that official files, Lightning and nnU-Net keep weights under
 ENCODERS: dict[type[nn.Module], str] = {  # the attribute whose tensors have the names of the checkpoint's
     SwinUNet: "swin_unet",
     MambaUNet: "mamba_unet",
@@ -55,20 +58,34 @@ class Report:
         )
 
 
+def load_official(networks: Mapping[str, nn.Module], config: Config) -> dict[str, Report]:
+    """What `config.pretrained` asks for into the networks that begin with it; {network: report}, of the others none.
+
+    ValueError where no network takes it, or one that should cannot.
+    """
+    files = files_of(config)
+    if not files:
+        raise ValueError(f"none of {', '.join(networks)} begins with the file {config.pretrained}; leave it out")
+    return {name: load_pretrained(networks[name], file) for name, file in files.items()}
+
+
 def load_pretrained(network: nn.Module, file: Path | str, *, official_norm_bias: bool = False) -> Report:
     """Copy what fits from a checkpoint file, .pth or .safetensors, into the network, and say what went where.
 
+    A checkpoint of this very network must fit in whole.
     official_norm_bias: SwinUMamba only, take `patch_embed.norm.bias` although its patches are none of the checkpoint's,
     as the official loader does by mistake.
     Raises ValueError, and leaves the network as it was, where it has no pretrained encoder, the file is no checkpoint,
     or no block of it fits.
     """
+    weights, checkpoint = network.state_dict(), read_checkpoint(Path(file))
+    if weights.keys() & checkpoint.keys():
+        return load_whole(network, checkpoint, Path(file))
     if type(network) not in ENCODERS:
         known = ", ".join(kind.__name__ for kind in ENCODERS)
         raise ValueError(f"{type(network).__name__} has no pretrained encoder; those that have are {known}")
     if official_norm_bias and not isinstance(network, SwinUMamba):
         raise ValueError(f"official_norm_bias is for SwinUMamba, got {type(network).__name__}; leave it out")
-    weights, checkpoint = network.state_dict(), read_checkpoint(Path(file))
     report = matched(weights, checkpoint, sources(network), official_norm_bias)
     if not any(".blocks." in key for key in report.loaded):
         raise ValueError(
@@ -79,16 +96,43 @@ def load_pretrained(network: nn.Module, file: Path | str, *, official_norm_bias:
     return report
 
 
+def load_whole(network: nn.Module, checkpoint: dict[str, Tensor], file: Path) -> Report:
+    """Strictly. ValueError says what does not fit, and leaves the network as it was."""
+    weights = {key: value.clone() for key, value in network.state_dict().items()}
+    try:
+        network.load_state_dict(checkpoint)
+    except RuntimeError as e:
+        network.load_state_dict(weights)
+        raise ValueError(
+            f"{file} is a checkpoint of {type(network).__name__}, but not of this one: {misfits(weights, checkpoint)}; "
+            "give it the classes, channels and size it was trained with"
+        ) from e
+    return Report({key: key for key in weights if key in checkpoint}, (), (), {})
+
+
+def misfits(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
+    """How two sets of tensors differ: "2 missing, such as ...; 1 of another shape, such as ..."."""
+    shapes = [key for key in wanted if key in found and wanted[key].shape != found[key].shape]
+    kinds = {
+        "missing": [key for key in wanted if key not in found],
+        "too many": [key for key in found if key not in wanted],
+        "of another shape": [f"{k} {tuple(found[k].shape)}, wanted {tuple(wanted[k].shape)}" for k in shapes],
+    }
+    return "; ".join(f"{len(keys)} {kind}, such as {keys[0]}" for kind, keys in kinds.items() if keys)
+
+
 def read_checkpoint(file: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint file; those of its entry `model` where it has one, as the official files do."""
+    """The tensors of a checkpoint file; those of its entry `model` where it has one, as the official files do. What
+    DataParallel puts in front of their names is taken away."""
     if not file.is_file():
         raise FileNotFoundError(f"there is no checkpoint {file}; download the official one and give its path")
     content = read_tensors(file)[0] if file.suffix == ".safetensors" else _unpickled(file)
-    weights = content.get("model", content) if isinstance(content, dict) else {}
-    if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
+    entry = next((key for key in ENTRIES if isinstance(content, dict) and key in content), None)
+    weights = content if entry is None else content[entry]
+    if not weights or not isinstance(weights, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
         found = list(content) if isinstance(content, dict) else type(content).__name__
         raise ValueError(f"{file} is no checkpoint: wanted tensors by name, or such under 'model', found {found}")
-    return weights
+    return {key.removeprefix("module."): value for key, value in weights.items()}
 
 
 def _unpickled(file: Path) -> object:
