@@ -78,7 +78,7 @@ def test_a_plan_that_cannot_work_is_refused(plan: dict[str, object], message: st
 
 
 @BOTH
-@pytest.mark.parametrize("space", [(1, 1, 1), (5, 17, 9), (8, 16, 16)])
+@pytest.mark.parametrize("space", [(1, 1, 1), (5, 17, 9), (37, 50, 61)])
 def test_any_volume(name: str, space: tuple[int, int, int]) -> None:
     network = build(name, 2, 3, dim=3, strides=(1, (1, 2, 2), 2), features=4, max_features=8).eval()
     with torch.no_grad():

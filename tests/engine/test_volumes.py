@@ -48,10 +48,8 @@ def overlap(model: Model, sample: Sample) -> float:
     return 2 * (found & sample.target).sum() / (found.sum() + sample.target.sum())
 
 
-@pytest.mark.parametrize("network", ["umamba_bot", "umamba_enc", "nnmamba"])
-def test_networks_of_volumes_learn_a_ball(network: str) -> None:
-    model = trained(dataclasses.replace(VOLUMES, networks=(network,)), ball())
-    assert overlap(model, ball(seed=3)) > 0.85
+def test_a_ball_is_found_in_other_noise() -> None:
+    assert overlap(trained(VOLUMES, ball()), ball(seed=3)) > 0.85
 
 
 def test_volumes_of_any_size_come_back_in_theirs() -> None:
