@@ -213,6 +213,17 @@ def test_a_dataset_without_a_label_file_opens_to_be_drawn_on(tmp_path: Path) -> 
     assert [layer.name for layer in read(folder)] == ["patient"]
 
 
+def test_numbered_objects_open_with_their_numbers(tmp_path: Path) -> None:
+    for name, row in (("imagesTr/a_0000.png", [3, 90, 200, 7]), ("labelsTr/a.png", [0, 7, 7, 60])):
+        (tmp_path / name).parent.mkdir()
+        Picture.fromarray(np.array([row], np.uint8)).save(tmp_path / name)
+    header = {"task": "instances", "channel_names": {"0": "DAPI"}, "file_ending": ".png"}
+    (tmp_path / "dataset.json").write_text(json.dumps(header))
+    image, objects = read(tmp_path)
+    assert isinstance(objects, Labels) and objects.name == "objects · a" and KEY not in objects.metadata
+    assert objects.data.tolist() == [[0, 7, 7, 60]] and image.scale.tolist() == objects.scale.tolist()
+
+
 def test_a_dataset_of_hundreds_says_what_to_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_readers, "AT_ONCE", 0)
     with pytest.raises(ValueError, match=r"1 cases, more than the 0 .* open images of .*imagesTr"):
