@@ -2,7 +2,7 @@
 
 `load_pretrained(network, file)` takes the encoder from a checkpoint of VMamba or Swin Transformer, and starts a decoder
 stage as the encoder stage at its resolution where the papers do so; which file a paper takes stands in checkpoints.py.
-A checkpoint of the whole network, as its authors or a run of nnU-Net's trainer saved it, is loaded whole.
+A checkpoint of the whole network, as its authors saved it, is loaded whole.
 """
 
 import pickle
