@@ -442,6 +442,7 @@ class ScribbleMamba(QWidget):
     def _offer_recovered(self) -> None:
         """The newest strokes that an earlier session has not saved."""
         try:
+            _recovery.prune()
             folders = _recovery.unsaved()
             self.project.set_recovered(*([folders[0], _recovery.title(folders[0])] if folders else [None]))
         except (ValueError, OSError) as e:
