@@ -5,6 +5,7 @@ import time
 
 from napari.layers import Labels
 from napari.viewer import Viewer
+from psygnal import Signal
 
 from napari_scribblemamba import _layers
 from napari_scribblemamba._recorder import Recorder
@@ -13,6 +14,8 @@ from napari_scribblemamba._strokes import Place
 
 class Past:
     """Changes nothing of what is drawn: it reads the journal. No part of the window."""
+
+    ended = Signal()  # now is seen again
 
     def __init__(self, viewer: Viewer, recorder: Recorder) -> None:
         self._viewer, self._recorder = viewer, recorder
@@ -64,6 +67,7 @@ class Past:
             strokes.visible = strokes.editable = True
             self._viewer.layers.selection.active = strokes
             strokes.mode = self._mode
+        self.ended.emit()
 
     def close(self) -> None:
         self.end()

@@ -171,6 +171,7 @@ class ScribbleMamba(QWidget):
         self.slices.valueChanged.connect(self._jump)
         self._wire_images()
         self.replay.valueChanged.connect(self._show_past)
+        self.past.ended.connect(lambda: self.replay.setValue(None))
         self._replay_line.toggled.connect(lambda unfolded: unfolded or self.replay.setValue(None))
         self.box.viewRequested.connect(self.box_layer.take_view)
         self.box.adjustRequested.connect(self.box_layer.adjust)
@@ -513,7 +514,7 @@ class ScribbleMamba(QWidget):
     def _show_image(self, key: str) -> None:
         """This one in view and in hand, the others aside."""
         try:
-            self.past.end()
+            self.replay.setValue(None)
             self.layers.setValue(self.images.show(key))
         except (ValueError, OSError) as e:
             show_error(f"{e}; Find… says where it is" if isinstance(e, FileNotFoundError) else str(e))

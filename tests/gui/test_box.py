@@ -9,7 +9,7 @@ from pytestqt.qtbot import QtBot
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 from test_recorder import close, reopened
-from test_widget import TINY, Endless, docked, draw, messages
+from test_widget import SCALE, TINY, Endless, docked, draw, messages
 
 from napari_scribblemamba import _layers
 from napari_scribblemamba._box import Box, box_around
@@ -24,9 +24,11 @@ BOX = Box(40, 60, 100, 140)
 
 def opened(viewer: Viewer) -> ScribbleMamba:
     """A stack of three slices of 160 x 200 pixels, a stroke of each class inside BOX, one of the first outside."""
-    viewer.add_image(np.random.default_rng(0).normal(size=(3, 160, 200)).astype(np.float32), name="stack")
+    pixels = np.random.default_rng(0).normal(size=(3, 160, 200)).astype(np.float32)
+    viewer.add_image(pixels, scale=(1, *SCALE), name="stack")
     Endless.made = []
     widget = docked(viewer, Endless)
+    widget.classes.setValue(_layers.default_brushes(["background", "disc"]))
     widget.layers._new.click()
     strokes = widget.layers.value()[1]
     for z, row, label in ((1, 50, 1), (1, 80, 2), (1, 10, 1)):
@@ -41,7 +43,7 @@ def test_the_view_becomes_the_box_and_only_that_is_learnt(
     viewer = make_napari_viewer(show=True)
     widget = opened(viewer)
     camera = viewer.scene.camera if hasattr(viewer, "scene") else viewer.camera
-    camera.center, camera.zoom = (70, 100), 12
+    camera.center, camera.zoom = (140, 200), 6
     QTest.qWait(300)  # until it is drawn
     widget.box._on.click()
     box = widget.box.value()
@@ -89,7 +91,7 @@ def test_strokes_outside_are_told_and_a_box_that_is_deleted_is_none(
     widget = opened(viewer)
     widget.box_layer.setValue(Box(0, 0, 60, 200))
     widget.button.click()
-    assert "all strokes of object are outside the box" in messages()[-1] and widget.session.state == "idle"
+    assert "all strokes of disc are outside the box" in messages()[-1] and widget.session.state == "idle"
     viewer.layers.remove("box · stack")
     assert widget.box.value() is None and not widget.box._on.isChecked()
     widget.box_layer.setValue(BOX)
@@ -107,7 +109,7 @@ def test_the_box_is_kept_in_the_project(make_napari_viewer: Callable[..., Viewer
     viewer, widget = reopened(make_napari_viewer, tmp_path / "boxed")
     assert widget.box.value() == BOX and "box · stack" in viewer.layers
     draw(viewer, (120, 20), (120, 90))  # the brush is still in hand
-    assert widget.layers.value()[1].data[0, 120].any()
+    assert widget.layers.value()[1].data[:, 120].any()
     close(viewer, widget)
 
 
