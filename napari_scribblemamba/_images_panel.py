@@ -46,6 +46,7 @@ class ImagesPanel(QWidget):
         self._list.setHeaderHidden(True)
         self._list.setRootIsDecorated(False)
         self._list.setUniformRowHeights(True)
+        self._list.setStyleSheet("QTreeView::item { padding: 2px 0; }")
         self._list.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self._list.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         header = self._list.header()
@@ -60,6 +61,7 @@ class ImagesPanel(QWidget):
         self._find.clicked.connect(self._ask_file)
         self._remove.clicked.connect(self._ask_remove)
         row = QHBoxLayout()
+        row.addStretch(1)
         for button in (self._add, self._find, self._remove):
             row.addWidget(button)
         layout = QVBoxLayout(self)

@@ -93,4 +93,4 @@ def spoken(seconds: float) -> str:
 
 
 def minutes_spoken(minutes: float) -> str:
-    return "less than a minute" if minutes < 1 else f"{math.floor(minutes)} min"
+    return "under a minute" if minutes < 1 else f"{math.floor(minutes)} min"

@@ -587,8 +587,9 @@ class ScribbleMamba(QWidget):
         self._replay_line.setVisible(journal is not None and bool(journal.moments))
         if journal is not None:
             self.replay.set_moments(journal.moments)
-            whole = f", {minutes_spoken(project.minutes)} on {images} images" if images > 1 else ""
-            self._replay_line.set_title(f"Replay · {minutes_spoken(journal.minutes())} drawn{whole}")
+            self._replay_line.set_title(f"Replay · {minutes_spoken(journal.minutes())} drawn")
+            whole = f"; {minutes_spoken(project.minutes)} on all {images} images" if images > 1 else ""
+            self._replay_line.setToolTip(f"Time spent drawing, pauses left out{whole}")
 
     def _show_past(self) -> None:
         self.past.show(self.replay.value())

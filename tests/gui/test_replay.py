@@ -35,7 +35,7 @@ def test_the_past_is_looked_at_and_not_changed(make_napari_viewer: Callable[...,
     widget = drawn(viewer, (5, 15, 25))
     strokes = widget.layers.value()[1]
     before = strokes.data.copy()
-    assert widget._replay_line._line.text() == "▸ Replay · less than a minute drawn"
+    assert widget._replay_line._line.text() == "▸ Replay · under a minute drawn"
     widget._replay_line.unfold()
     widget.replay._slider.setValue(1)
     past = viewer.layers["past strokes · disc"]
