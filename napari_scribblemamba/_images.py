@@ -123,11 +123,11 @@ class Images:
                     missing.append(project.images[key].name)
         return pairs, missing
 
-    def loaded(self) -> list[Image]:
-        """Of the project, those in the viewer."""
+    def loaded(self) -> list[tuple[Image, Labels | None]]:
+        """Of the project, those in the viewer and their strokes."""
         project = self._recorder.opened
-        found = [_layers.members(self._viewer, self._home(key))[0] for key in (project.images if project else ())]
-        return [image for image in found if image is not None]
+        found = [_layers.members(self._viewer, self._home(key)) for key in (project.images if project else ())]
+        return [(image, strokes) for image, strokes in found if image is not None]
 
     # helpers --------------------------------------------------------------------------------------------------------
 

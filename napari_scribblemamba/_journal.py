@@ -37,6 +37,7 @@ from napari_scribblemamba._strokes import (
 
 STEPS = 10_000  # of undo that compaction keeps
 SLACK = 1_000  # records that undo and redo no longer need, before an opening compacts
+EMPTY = 2**16  # bytes that a journal stays below until something is drawn
 PAUSE = 30.0  # seconds without a change after which nobody is taken to be drawing
 
 
@@ -305,6 +306,8 @@ class Journal:
 
 def was_drawn_in(file: Path) -> bool:
     """Whether anything was ever drawn in a journal, without opening it. OSError, ValueError where it cannot be read."""
+    if file.stat().st_size > EMPTY:
+        return True
     payloads, _, reason = good_records(file.read_bytes())
     if not payloads:
         raise ValueError(f"{file} is damaged from its first record on ({reason})")

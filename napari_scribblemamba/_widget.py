@@ -6,6 +6,7 @@ Press Train: `_train` below -> Session.train (_session.py) -> run_in_background 
 import logging
 import os
 from collections.abc import Generator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -261,6 +262,7 @@ class ScribbleMamba(QWidget):
             show_error(str(e))
             return
         self._watch(images, self._class_names())
+        self._boxes = {image.name: _layers.box_of(image) for image in images}
         self.progress.setValue([])
         self.progress.set_shown("")
         self.progress.set_note(note)
@@ -276,9 +278,8 @@ class ScribbleMamba(QWidget):
         self.session.train(samples, self._names, config, held, start)
 
     def _drawn_samples(self) -> tuple[list[Image], list[Sample], str]:
-        """All images with strokes of the project, the one in hand first; their samples; and what is left out.
-
-        Images whose channels are joined are one by one: nobody has said which channels the others have."""
+        """All images of the project with strokes, the one in hand first; their samples, cut to their boxes; and what is
+        left out. An image whose channels are joined is alone: nobody has said which channels the others have."""
         image, strokes = self._image_and_strokes()
         pairs, missing, channels = [(image, strokes)], [], self.layers.channels()
         if len(self.images.rows()) > 1 and not channels:
@@ -286,10 +287,8 @@ class ScribbleMamba(QWidget):
             pairs += [pair for pair in others if pair[1] != strokes]
         names = self._class_names()
         samples = [_layers.sample_from_layers(*pair, names, channels) for pair in pairs]
-        boxes = {sample.name: _layers.box_of(layer) for (layer, _), sample in zip(pairs, samples, strict=True)}
-        cut = [sample if boxes[sample.name] is None else boxes[sample.name].cut(sample) for sample in samples]
+        cut = [_cut(sample, _layers.box_of(layer)) for (layer, _), sample in zip(pairs, samples, strict=True)]
         _check_inside(samples, cut, names)
-        self._boxes = boxes
         note = f"without {', '.join(missing)}: not to be found" if missing else ""
         return [layer for layer, _ in pairs], cut, note
 
@@ -300,7 +299,7 @@ class ScribbleMamba(QWidget):
         image, strokes = self.layers.value()
         before = {sample.name: sample for sample in self.session.samples}
         if strokes is None or image is None or image.name not in before:
-            if self.drawing.tally is not None and self.drawing.tally.slices:
+            if image is not None and self.drawing.tally is not None and self.drawing.tally.slices:
                 self.progress.set_note(f"'{image.name}' is not in this training; it will be in the next")
             return
         try:
@@ -320,7 +319,7 @@ class ScribbleMamba(QWidget):
             self.progress.set_note("")
 
     def _coach(self) -> None:
-        """What to say about the strokes in hand; thought out in the background."""
+        """What to say about the strokes in hand and on the images beside; thought out in the background."""
         image, strokes = self.layers.value()
         if image is None or strokes is None or strokes.data.size > COACHED:
             return
@@ -330,8 +329,10 @@ class ScribbleMamba(QWidget):
         except ValueError:  # strokes of another image; Train says so
             return
         self._leave_out_drawn(image.name, target)
-        if (box := self._boxes.get(image.name)) is not None:
-            target = box.masked(target, IGNORE)  # of what is outside, nobody has predicted anything
+        targets = {image.name: target} | self._targets_beside(image, names)
+        for name, box in self._boxes.items():
+            if box is not None and name in targets:  # of what is outside, nobody has predicted anything
+                targets[name] = box.masked(targets[name], IGNORE)
         if self._coaching:
             self._coach_again = True
             return
@@ -339,11 +340,20 @@ class ScribbleMamba(QWidget):
         predictions = {image.name: seen} if seen and self._names == names else None
         self._coaching = True
         run_in_background(
-            _advised(image.name, target, names, predictions),
+            _advised(targets, names, predictions),
             on_event=lambda _: None,
             on_done=self._on_advice,
             on_error=self._on_coach_failed,
         )
+
+    def _targets_beside(self, image: Image, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+        """Strokes (*space) on the project's other images that are loaded, as far as they are not too large."""
+        found = {}
+        for other, strokes in self.images.loaded():
+            if other != image and strokes is not None and strokes.data.size <= COACHED:
+                with suppress(ValueError):  # strokes of another image; Train says so
+                    found[other.name] = _layers.target_of(strokes, other, names)
+        return found
 
     def _leave_out_drawn(self, name: str, target: np.ndarray) -> None:
         """A place of this image that was drawn on is answered."""
@@ -375,8 +385,9 @@ class ScribbleMamba(QWidget):
         self._go_to(advice.image, advice.slice or 0, *advice.place)
 
     def _go_to(self, name: str, index: int, row: int, column: int) -> None:
-        image = self._watched_images.get(name) or self.layers.value()[0]
-        if image is not None and image.name == name:
+        known = [*self._watched_images.values(), *(image for image, _ in self.images.loaded()), self.layers.value()[0]]
+        image = next((image for image in known if image is not None and image.name == name), None)
+        if image in self._viewer.layers:
             self._bring_forward(image)
             _layers.go_to(self._viewer, image, index, row, column)
 
@@ -411,13 +422,12 @@ class ScribbleMamba(QWidget):
             show_error(str(e))
 
     def _predict_these(self, images: list[Image], probabilities: str | None = None) -> None:
-        classes, boxes, samples = self.session.model.classes, {}, []
+        classes, samples = self.session.model.classes, []
         for image in images:
             channels = self.layers.channels() if image == self.layers.value()[0] else ()
             sample = _layers.sample_from_layers(image, None, classes, channels)
-            boxes[sample.name] = box = _layers.box_of(image)
-            samples.append(sample if box is None else box.cut(sample))
-        self._boxes = boxes
+            samples.append(_cut(sample, _layers.box_of(image)))
+        self._boxes = {image.name: _layers.box_of(image) for image in images}
         self._watch(images, classes)
         self._sure_of = min(max(self.classes.current(), 0), len(self._names) - 1)
         self.session.predict(samples, probabilities)
@@ -938,6 +948,10 @@ class ScribbleMamba(QWidget):
         return super().event(event)
 
 
+def _cut(sample: Sample, box: Box | None) -> Sample:
+    return sample if box is None else box.cut(sample)
+
+
 def _check_inside(samples: list[Sample], cut: list[Sample], names: tuple[str, ...]) -> None:
     """ValueError for a class whose strokes are all outside the box."""
     drawn, inside = (
@@ -953,14 +967,17 @@ def _moved(place: "Place", box: Box | None) -> "Place":
 
 
 def _advised(
-    name: str, target: np.ndarray, names: tuple[str, ...], predictions: dict[str, dict[str, np.ndarray]] | None
+    targets: dict[str, np.ndarray], names: tuple[str, ...], predictions: dict[str, dict[str, np.ndarray]] | None
 ) -> Generator[None, None, "list[Advice]"]:
-    """In the thread: what the coach says about strokes (*space)."""
+    """In the thread: what the coach says about the strokes (*space) of some images."""
     from trainer.coach import advice
-    from trainer.dataset import Sample
 
-    sample = Sample(np.broadcast_to(np.float32(0), (1, *target.shape)), target, (1.0,) * target.ndim, name)
-    return advice([sample], names, predictions)
+    nothing = np.float32(0)
+    samples = [
+        Sample(np.broadcast_to(nothing, (1, *target.shape)), target, (1.0,) * target.ndim, name)
+        for name, target in targets.items()
+    ]
+    return advice(samples, names, predictions)
     yield  # makes it a generator, one without events
 
 
