@@ -213,3 +213,17 @@ def test_the_list_tells_and_edits_which_image_is_in_hand(qtbot: QtBot) -> None:
     assert panel.title() == "2 images, 1 with strokes"
     panel.set_to_add(["spleen", "kidney"])
     assert panel._add.text() == "Add 2 opened"
+
+
+def test_a_class_drawn_on_another_image_is_not_called_missing(
+    make_napari_viewer: Callable[..., Viewer], qtbot: QtBot, tmp_path: Path
+) -> None:
+    viewer = make_napari_viewer(show=True)
+    widget = two_drawn(viewer, tmp_path / "both")
+    strokes = viewer.layers["strokes · two"]
+    strokes.data_setitem(np.nonzero(strokes.data == 2), 0)
+    qtbot.waitUntil(lambda: not widget._coaching and not widget.drawing._tell._timer.isActive(), timeout=20_000)
+    said = [widget.guide._coach.item(i).text() for i in range(widget.guide._coach.count())]
+    assert not any("object, or remove the class" in text for text in said)
+    assert widget._targets_beside(viewer.layers["two"], ("background", "object")).keys() == {"one"}
+    close(viewer, widget)
