@@ -2,10 +2,12 @@
 
 A child draws a stroke every --pause seconds and says so; it is killed (SIGKILL), the project is opened again, and what
 it holds is compared with what the child had drawn. Exits 1 if more than the last stroke is missing anywhere, or if a
-project does not open. Then times: what the window waits for at a stroke, and how long until it is on disk.
+project does not open. Then times: what the window waits for at a stroke, and how long until it is on disk. Both go
+into --out, a JSON file.
 """
 
 import itertools
+import json
 import random
 import signal
 import subprocess
@@ -15,6 +17,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +28,7 @@ from napari_scribblemamba._project import Project
 
 SHAPE = (8, 512, 512)
 BRUSH = 5  # radius in pixels
+RESULT = Path(__file__).with_name("results") / "kill_journal.json"
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class Options:
     """Seconds between two strokes; people need ten times as long."""
     seed: int = 0
     """Of the moments."""
+    out: Path = RESULT
+    """Where the figures are written."""
     child: Path | None = None
     """Draw in this project until killed (what a child does)."""
 
@@ -48,16 +54,18 @@ def main() -> None:
     if options.child:
         draw_for_ever(options.child, options.pause)
     with tempfile.TemporaryDirectory() as folder:
-        worst = kills(Path(folder) / "project", options)
-        costs(Path(folder))
-    sys.exit(worst > 1)
+        missing = kills(Path(folder) / "project", options)
+        figures = {"date": str(date.today()), "kills": options.kills, "pause": options.pause, "seed": options.seed}
+        figures |= {"missing strokes, each kill": missing, "costs": costs(Path(folder))}
+    options.out.write_text(json.dumps(figures, indent=1) + "\n")
+    sys.exit(max(missing) > 1)
 
 
 # kills --------------------------------------------------------------------------------------------------------------
 
 
-def kills(folder: Path, options: Options) -> int:
-    """The most strokes that any kill cost."""
+def kills(folder: Path, options: Options) -> list[int]:
+    """How many strokes each kill cost."""
     image = folder.parent / "image.tif"
     image.write_bytes(b"pixels")
     project = Project.create(folder, [("background", "#7d8590"), ("nerve", "#e69f00")])
@@ -71,7 +79,7 @@ def kills(folder: Path, options: Options) -> int:
         lost.append(max(0, said - found))
         print(f"kill {i + 1:2}: drawn {said:4}, found {found:4}, missing {lost[-1]}", flush=True)
     print(f"{options.kills} kills, every project opened, at most {max(lost)} stroke missing")
-    return max(lost)
+    return lost
 
 
 def strokes_until_killed(folder: Path, pause: float, seconds: float) -> int:
@@ -127,7 +135,9 @@ def paint(strokes: np.ndarray, i: int) -> None:
 # costs --------------------------------------------------------------------------------------------------------------
 
 
-def costs(folder: Path) -> None:
+def costs(folder: Path) -> dict[str, dict[str, float]]:
+    """What a stroke costs, ms and bytes."""
+    figures = {}
     for name, shape, busy in [
         ("512 x 512 slice", SHAPE, False),
         ("512 x 512 slice, Python busy in another thread", SHAPE, True),
@@ -135,6 +145,9 @@ def costs(folder: Path) -> None:
     ]:
         waits, delays, size = stroke_times(folder / f"{name}.journal", shape, busy)
         print(f"{name}: the window waits {spread(waits)}, on disk after {spread(delays)}, {size:.0f} bytes a stroke")
+        median = {"the window waits (ms)": waits, "on disk after (ms)": delays}
+        figures[name] = {what: round(1e3 * float(np.median(times)), 2) for what, times in median.items()}
+        figures[name]["bytes"] = round(size)
     journal = Journal(folder / "512 x 512 slice.journal")
     start = time.perf_counter()
     steps = 0
@@ -142,6 +155,7 @@ def costs(folder: Path) -> None:
         steps += 1
     print(f"undo: {1e3 * (time.perf_counter() - start) / steps:.2f} ms a step")
     journal.close()
+    return figures
 
 
 def stroke_times(file: Path, shape: tuple[int, ...], busy: bool, strokes: int = 300) -> tuple[list, list, float]:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_scribblemamba._log import PATIENCE, Damage, Log
+from napari_scribblemamba._log import PATIENCE, Damage, Log, good_records
 from napari_scribblemamba._strokes import (
     Change,
     Classes,
@@ -37,6 +37,7 @@ from napari_scribblemamba._strokes import (
 
 STEPS = 10_000  # of undo that compaction keeps
 SLACK = 1_000  # records that undo and redo no longer need, before an opening compacts
+EMPTY = 2**16  # bytes that a journal stays below until something is drawn
 PAUSE = 30.0  # seconds without a change after which nobody is taken to be drawing
 
 
@@ -177,6 +178,11 @@ class Journal:
         return self._step("redo", self._undone)
 
     @property
+    def strokes(self) -> int:
+        """How many strokes stand, of those that can be taken back."""
+        return sum(change.kind == "stroke" for change in self._done)
+
+    @property
     def next_undo(self) -> Change | None:
         return self._done[-1] if self._done else None
 
@@ -190,6 +196,11 @@ class Journal:
     def times(self) -> list[float]:
         """When something was done, undone or redone, seconds since 1970."""
         return [*self._past, *(seconds for seconds, _ in self._timeline[self._counted :])]
+
+    @property
+    def moments(self) -> list[float]:
+        """Those of the times that `at` can tell apart, in order."""
+        return [seconds for seconds, _ in self._timeline]
 
     def at(self, seconds: float) -> State:
         """The strokes as they were at a moment; before the first, those that the history begins with.
@@ -291,6 +302,16 @@ class Journal:
                 f"{self.file} is of strokes {self.shape} {self.dtype}, got {tuple(data.shape)} {data.dtype}; "
                 "open it with the image it belongs to"
             )
+
+
+def was_drawn_in(file: Path) -> bool:
+    """Whether anything was ever drawn in a journal, without opening it. OSError, ValueError where it cannot be read."""
+    if file.stat().st_size > EMPTY:
+        return True
+    payloads, _, reason = good_records(file.read_bytes())
+    if not payloads:
+        raise ValueError(f"{file} is damaged from its first record on ({reason})")
+    return len(payloads) > 1 or bool(reason) or bool(_read_base(payloads[0])[1])
 
 
 # records ------------------------------------------------------------------------------------------------------------

@@ -17,8 +17,9 @@ ABSENT = "A"
 COMPARE = "C"
 BACK, ON = ",", "."
 NEXT = "N"
+BEFORE, AFTER = "PageUp", "PageDown"  # images of the project
 UNDO, REDO = "Control-Z", "Control-Shift-Z"
-KEYS = (*CHOOSE, ERASE, ABSENT, COMPARE, BACK, ON, NEXT, UNDO, REDO)
+KEYS = (*CHOOSE, ERASE, ABSENT, COMPARE, BACK, ON, NEXT, BEFORE, AFTER, UNDO, REDO)
 
 
 class Keys:

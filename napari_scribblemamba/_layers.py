@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from napari.components import ViewerModel
-from napari.layers import Image, Labels, Layer
+from napari.layers import Image, Labels, Layer, Shapes
 from napari.utils.colormaps import Colormap, DirectLabelColormap
 from napari.utils.colormaps.standardize_color import transform_color
 
+from napari_scribblemamba._box import Box
 from napari_scribblemamba._readers import AFFINE
 from trainer.dataset import IGNORE, Sample
 
@@ -21,6 +22,7 @@ KEY = "scribblemamba"  # of our entry in a layer's metadata
 BACKGROUND = "#7d8590"
 # Okabe and Ito, Color universal design (2008), the dark blue last: it is hard to see on dark images
 DISAGREEMENT = "#ff4fd8"  # pink: no class has it
+BOX = "#ffd500"  # of its rectangle
 OUTLINE = 1  # pixels of a contour
 OKABE_ITO = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#cc79a7", "#d55e00", "#0072b2")
 
@@ -56,7 +58,8 @@ def default_brushes(names: Sequence[str]) -> tuple[Brush, ...]:
 def new_scribble_layer(viewer: ViewerModel, image: Image, brushes: Sequence[Brush]) -> Labels:
     """An empty layer to draw on, over the image, with a brush for the first class after the background."""
     space = image_space(image)
-    name, where = f"strokes · {image.name}", {"metadata": _orientation(image), **_geometry(image)}
+    own = {"metadata": {**_orientation(image), KEY: {"of": image.unique_id}}}
+    name, where = f"strokes · {image.name}", {**own, **geometry_of(image)}
     strokes = Labels(np.zeros(space, np.uint8), name=name, opacity=0.9, **where)
     set_brushes(strokes, brushes)
     viewer.layers.append(strokes)
@@ -71,7 +74,11 @@ def start_painting(strokes: Labels, label: int) -> None:
 
 
 def is_scribble_layer(layer: object) -> bool:
-    return isinstance(layer, Labels) and not _is_shown_by_us(layer) and "objects" not in layer.metadata.get(KEY, {})
+    return (
+        isinstance(layer, Labels)
+        and not _is_shown_by_us(layer)
+        and not {"objects", "past"} & layer.metadata.get(KEY, {}).keys()
+    )
 
 
 def is_source_image(layer: object) -> bool:
@@ -102,9 +109,27 @@ def set_brushes(strokes: Labels, brushes: Sequence[Brush]) -> None:
     strokes.colormap = _colormap(brushes)
 
 
-def note(strokes: Labels, **values: object) -> None:
+def past_layer(viewer: ViewerModel, image: Image, strokes: Labels) -> Labels:
+    """An empty, locked layer above the strokes, for what they were."""
+    empty = np.zeros(strokes.data.shape, strokes.data.dtype)
+    entry = {KEY: {"past": image.unique_id}}
+    layer = Labels(empty, name=f"past {strokes.name}", metadata=entry, opacity=strokes.opacity, **geometry_of(image))
+    _insert(viewer, layer, below=[strokes])
+    return layer
+
+
+def colour(layer: Labels, brushes: Sequence[Brush]) -> None:
+    layer.colormap = _colormap(brushes)
+
+
+def unlock(layer: Layer) -> None:
+    if hasattr(layer, "locked"):  # napari >= 0.7.1
+        layer.locked = False
+
+
+def note(layer: Layer, **values: object) -> None:
     """Write into our entry of the layer's metadata, which is saved with the layer."""
-    strokes.metadata = {**strokes.metadata, KEY: {**strokes.metadata.get(KEY, {}), **values}}
+    layer.metadata = {**layer.metadata, KEY: {**layer.metadata.get(KEY, {}), **values}}
 
 
 def renumber(strokes: Labels, numbers: Sequence[int]) -> None:
@@ -147,6 +172,95 @@ def set_absent(strokes: Labels, marks: Sequence[tuple[int, int]]) -> None:
 def absences(strokes: Labels) -> tuple[tuple[int, int], ...]:
     """(slice, class) for every mark of absence, in order."""
     return tuple(sorted((z, c) for c, slices in absent_of(strokes).items() for z in slices))
+
+
+# a box --------------------------------------------------------------------------------------------------------------
+
+
+def box_of(image: Image) -> Box | None:
+    """The part of an image that is trained and predicted; None: all of it."""
+    sides = image.metadata.get(KEY, {}).get("box")
+    return None if sides is None else Box(*sides)
+
+
+def set_box(image: Image, box: Box | None) -> None:
+    note(image, box=None if box is None else [box.top, box.left, box.bottom, box.right])
+
+
+def box_layer(viewer: ViewerModel, image: Image, corners: np.ndarray) -> Shapes:
+    """A rectangle over the image, in all its slices; corners (2, 2) in its pixels."""
+    plane = {name: geometry_of(image)[name][-2:] for name in ("scale", "translate", "units", "axis_labels")}
+    look = {"edge_color": BOX, "face_color": "transparent", "edge_width": max(1, min(image_space(image)[-2:]) / 150)}
+    entry = {KEY: {"box of": image.unique_id}}
+    layer = Shapes([corners], shape_type="rectangle", name=f"box · {image.name}", metadata=entry, **look, **plane)
+    _insert(viewer, layer, below=[image, *overlays(viewer, image)], locked=False)
+    return layer
+
+
+# several images -----------------------------------------------------------------------------------------------------
+
+
+def home_of(layer: Layer) -> tuple[str, str] | None:
+    """(project's folder, key of the image in it) of an image or of strokes that are kept there."""
+    entry = layer.metadata.get(KEY, {})
+    return (entry["project"], entry["key"]) if "project" in entry else None
+
+
+def members(viewer: ViewerModel, home: tuple[str, str]) -> tuple[Image | None, Labels | None]:
+    """The image and the strokes of that home, as far as they are loaded."""
+    found = [layer for layer in viewer.layers if home_of(layer) == home]
+    images, strokes = ([each for each in found if isinstance(each, kind)] for kind in (Image, Labels))
+    return images[0] if images else None, strokes[-1] if strokes else None
+
+
+def belong(strokes: Labels, image: Image) -> bool:
+    """Whether these strokes are of this image: by what is known of them, else by their shape."""
+    home, of = home_of(strokes), strokes.metadata.get(KEY, {}).get("of")
+    if home is not None and home_of(image) is not None:
+        return home == home_of(image)
+    if of is not None:
+        return of == image.unique_id
+    try:
+        return home is None and tuple(strokes.data.shape) == image_space(image)
+    except ValueError:  # an image that cannot be segmented; Train says why
+        return False
+
+
+def set_aside(viewer: ViewerModel, image: Image, strokes: Labels | None, aside: bool) -> None:
+    """Hide an image with all that is of it; or show again what was hidden so."""
+    ours = [image, strokes, *_all_of(viewer, image)]
+    for layer in (each for each in ours if each is not None):
+        if aside and layer.visible:
+            note(layer, aside=True)
+            layer.visible = False
+        elif not aside and is_aside(layer):
+            note(layer, aside=False)
+            layer.visible = True
+
+
+def is_aside(layer: Layer) -> bool:
+    """Hidden because another image of the project is looked at."""
+    return bool(layer.metadata.get(KEY, {}).get("aside"))
+
+
+def take_away(viewer: ViewerModel, image: Image, strokes: Labels | None) -> None:
+    """Remove an image from the viewer with all that is of it."""
+    for layer in [*_all_of(viewer, image), strokes, image]:
+        if layer is not None:
+            unlock(layer)
+            viewer.layers.remove(layer)
+
+
+def frame(viewer: ViewerModel, image: Image) -> None:
+    """All of this image in the picture."""
+    viewer.reset_view(**({"layers": [image]} if hasattr(viewer, "scene") else {}))  # napari < 0.9: all of all layers
+
+
+def _all_of(viewer: ViewerModel, image: Image) -> list[Layer]:
+    """What was made of an image: predictions, objects, its box."""
+    entries = [(layer, layer.metadata.get(KEY, {})) for layer in viewer.layers]
+    whose = ("image", "objects", "past", "box of")
+    return [layer for layer, entry in entries if image.unique_id in [entry.get(what) for what in whose]]
 
 
 # napari -> engine ---------------------------------------------------------------------------------------------------
@@ -265,13 +379,17 @@ def predicted_classes(viewer: ViewerModel, image: Image) -> dict[str, np.ndarray
 
 def add_prediction_layer(viewer: ViewerModel, image: Image, network: str, brushes: Sequence[Brush]) -> Labels:
     """An empty, locked layer just above the image; of all networks only the ensemble is visible at first."""
+    first, aside = network == "ensemble", is_aside(image)
     layer = Labels(
         np.zeros(image_space(image), np.uint8),
         name=f"{network} · {image.name}",
-        metadata={**_orientation(image), KEY: {"network": network, "image": image.unique_id}},
-        visible=network == "ensemble",
+        metadata={
+            **_orientation(image),
+            KEY: {"network": network, "image": image.unique_id, "aside": first and aside},
+        },
+        visible=first and not aside,
         colormap=_colormap(brushes),
-        **_geometry(image),
+        **geometry_of(image),
     )
     _insert(viewer, layer, below=[image])
     return layer
@@ -291,7 +409,7 @@ def add_difference_layer(viewer: ViewerModel, image: Image, one: str, other: str
         name=f"{one} – {other} · {image.name}",
         metadata={KEY: {"difference": [one, other], "image": image.unique_id}},
         colormap=DirectLabelColormap(color_dict={None: "transparent", 1: DISAGREEMENT}),
-        **_geometry(image),
+        **geometry_of(image),
     )
     _insert(viewer, layer, below=[image, *overlays(viewer, image)])
     return layer
@@ -314,7 +432,7 @@ def probability_layer(viewer: ViewerModel, image: Image, network: str, brush: Br
         contrast_limits=(0, 1),
         colormap=Colormap([(0, 0, 0, 1), transform_color(brush.colour)[0]], name=f"to {brush.colour}"),
         blending="additive",
-        **_geometry(image),
+        **geometry_of(image),
     )
     _insert(viewer, layer, below=[image, *overlays(viewer, image)])
     return layer
@@ -337,17 +455,23 @@ def set_view(viewer: ViewerModel, image: Image, view: View) -> None:
             layer.visible = False
         elif not view.hidden and entry.get("blinked"):
             layer.metadata[KEY] = {name: value for name, value in entry.items() if name != "blinked"}
-            layer.visible = True
+            layer.visible = not is_aside(image)
+            note(layer, aside=not layer.visible)
 
 
 def show_prediction(
-    viewer: ViewerModel, image: Image, labels: dict[str, np.ndarray], index: int | None, brushes: Sequence[Brush]
+    viewer: ViewerModel,
+    image: Image,
+    labels: dict[str, np.ndarray],
+    index: int | None,
+    brushes: Sequence[Brush],
+    box: Box | None = None,
 ) -> None:
-    """Write classes (H, W) into slice `index` of each network's layer, or (*space) into all of it.
+    """Write classes (H, W) into slice `index` of each network's layer, or (*space) into all of it; of a box, if any.
 
     The pixels change on screen with the layers' next refresh(), which costs more and is left to the caller.
     """
-    layers, where = prediction_layers(viewer, image), ... if index is None else index
+    layers, where = prediction_layers(viewer, image), place(index, box)
     for network, classes in labels.items():
         layer = layers.get(network) or add_prediction_layer(viewer, image, network, brushes)
         if layer.data.shape != image_space(image):  # the image was replaced
@@ -359,6 +483,12 @@ def show_prediction(
             difference.data[where] = one.data[where] != other.data[where]
 
 
+def place(index: int | None, box: Box | None) -> tuple[object, ...]:
+    """As an index of an image (*space): a slice of it or all of them, and the box."""
+    planes = (...,) if index is None else (index,)
+    return planes if box is None else (*planes, *box.index[1:])
+
+
 def clear_predictions(viewer: ViewerModel, image: Image) -> None:
     """Blank the image's predictions, so that old ones are not taken for those of a new training."""
     for layer in overlays(viewer, image):
@@ -366,7 +496,7 @@ def clear_predictions(viewer: ViewerModel, image: Image) -> None:
         layer.refresh()
 
 
-def _insert(viewer: ViewerModel, layer: Image | Labels, below: Sequence[Layer], locked: bool = True) -> None:
+def _insert(viewer: ViewerModel, layer: Image | Labels | Shapes, below: Sequence[Layer], locked: bool = True) -> None:
     """Above the layers `below`, locked unless told otherwise, and without taking the brush out of the person's hand."""
     selected = set(viewer.layers.selection)
     viewer.layers.insert(max(map(viewer.layers.index, below)) + 1, layer)
@@ -377,11 +507,12 @@ def _insert(viewer: ViewerModel, layer: Image | Labels, below: Sequence[Layer], 
         layer.locked = locked
 
 
-def accept(strokes: Labels, prediction: Labels, index: int | None) -> int:
+def accept(strokes: Labels, prediction: Labels, index: int | None, box: Box | None = None) -> int:
     """Draw what is predicted in slice `index` of a stack (None: a 2-D image) wherever nothing is drawn; how many
-    pixels. The background too: in predictions it is 0, in strokes 1."""
+    pixels. The background too: in predictions it is 0, in strokes 1. Of a box, if that was predicted only."""
     where = ... if index is None else index
-    empty = np.nonzero(np.asarray(strokes.data[where]) == 0)
+    open_ = np.asarray(strokes.data[where]) == 0
+    empty = np.nonzero(open_ if box is None else box.masked(open_, False))
     values = np.maximum(np.asarray(prediction.data[where])[empty], 1).astype(strokes.data.dtype)
     if len(values):
         place = () if index is None else (np.full(len(values), index),)
@@ -401,7 +532,7 @@ def add_objects_layer(
         name=f"objects · {image.name}",
         metadata={**_orientation(image), KEY: {"objects": image.unique_id}},
         features=dict(table),
-        **_geometry(image),
+        **geometry_of(image),
     )
     _insert(viewer, layer, below=[image, *overlays(viewer, image)], locked=False)
     return layer
@@ -428,7 +559,7 @@ def _orientation(image: Image) -> dict[str, object]:
     return {AFFINE: image.metadata[AFFINE]} if AFFINE in image.metadata else {}
 
 
-def _geometry(image: Image) -> dict[str, object]:
+def geometry_of(image: Image) -> dict[str, object]:
     """Where the image is in the world, as arguments of another layer."""
     return {
         "scale": image.scale,

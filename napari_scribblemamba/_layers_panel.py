@@ -7,7 +7,7 @@ from napari.layers import Image, Labels, Layer
 from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QLabel, QPushButton, QWidget
 
-from napari_scribblemamba._layers import image_space, is_scribble_layer, is_source_image
+from napari_scribblemamba._layers import KEY, belong, home_of, is_scribble_layer, is_source_image
 
 HINT = "color: #9aa4b0; font-size: 8pt;"
 
@@ -32,12 +32,12 @@ class LayerCombo(QComboBox):
     def setValue(self, layer: Layer | None) -> None:
         self.setCurrentIndex(self._layers.index(layer) if layer in self._layers else -1)
 
-    def setLayers(self, layers: Sequence[Layer]) -> None:
-        """Offer these; the chosen one stays chosen, else the newest is."""
+    def setLayers(self, layers: Sequence[Layer], newest: Layer | None) -> None:
+        """Offer these; the chosen one stays chosen, else `newest` is."""
         chosen = self.value()
         self._layers = list(layers)
         if chosen not in self._layers:
-            chosen = self._layers[-1] if self._layers else None
+            chosen = newest
         with QSignalBlocker(self):
             self.clear()
             self.addItems([layer.name for layer in self._layers])
@@ -132,8 +132,9 @@ class LayersPanel(QWidget):
     def _on_layers_changed(self, event: object = None) -> None:
         for layer in self._layers:
             layer.events.name.connect(self._on_layers_changed)  # napari connects a callback once
-        self._image.setLayers(self._where(is_source_image))
-        self._strokes.setLayers(self._where(is_scribble_layer))
+        images, strokes = self._where(is_source_image), self._where(is_scribble_layer)
+        self._image.setLayers(images, images[-1] if images else None)
+        self._strokes.setLayers(strokes, self._newest_strokes())
         self._new.setEnabled(self._image.value() is not None)
         self._join.setVisible(self._image.count() > 1)
         if not all(channel in self._layers for channel in self._channels):
@@ -143,10 +144,16 @@ class LayersPanel(QWidget):
         """Take the strokes that fit the image, where there are any."""
         image, strokes = self.value()
         self.set_channels(())
-        if image is not None and (strokes is None or not _fits(strokes, image)):
-            fitting = self._where(lambda layer: is_scribble_layer(layer) and _fits(layer, image))
-            self._strokes.setValue(fitting[-1] if fitting else strokes)
+        if image is not None and (strokes is None or not belong(strokes, image)):
+            self._strokes.setValue(self._newest_strokes())
         self.valueChanged.emit()
+
+    def _newest_strokes(self) -> Labels | None:
+        """Those of the image; else some that are not known to be of another, perhaps nobody has said yet of which."""
+        image, all_strokes = self._image.value(), self._where(is_scribble_layer)
+        own = [layer for layer in all_strokes if image is not None and belong(layer, image)]
+        free = [layer for layer in all_strokes if home_of(layer) is None and "of" not in layer.metadata.get(KEY, {})]
+        return (own or free or [None])[-1]
 
     def _where(self, accept: Callable[[Layer], bool]) -> list[Layer]:
         return [layer for layer in self._layers if accept(layer)]
@@ -157,10 +164,3 @@ def _row(wide: QWidget, narrow: QWidget) -> QHBoxLayout:
     row.addWidget(wide, 1)
     row.addWidget(narrow)
     return row
-
-
-def _fits(strokes: Labels, image: Image) -> bool:
-    try:
-        return tuple(strokes.data.shape) == image_space(image)
-    except ValueError:  # an image that cannot be segmented; Train says why
-        return False

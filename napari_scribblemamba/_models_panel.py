@@ -14,6 +14,7 @@ class ModelsPanel(QWidget):
     """Edits nothing itself: shows the model at hand and asks for folders."""
 
     predictRequested = Signal()
+    allRequested = Signal()  # to predict all images of the project
     stopRequested = Signal()
     saveRequested = Signal(Path)
     loadRequested = Signal(Path)
@@ -36,6 +37,9 @@ class ModelsPanel(QWidget):
         )
         self._start = QCheckBox("Train from this model on")
         self._start.setToolTip("The next training begins with these weights; networks, classes and channels must match")
+        self._all = QPushButton("Predict all images")
+        self._all.setToolTip("Segment every image of the project, also those without strokes")
+        self._all.clicked.connect(self.allRequested)
         self._predict.clicked.connect(self._on_predict)
         self._save.clicked.connect(self._ask_save)
         self._load.clicked.connect(self._ask_load)
@@ -44,12 +48,18 @@ class ModelsPanel(QWidget):
         grid = QGridLayout()
         for i, button in enumerate((self._predict, self._export, self._load, self._save)):
             grid.addWidget(button, i // 2, i % 2)
+        grid.addWidget(self._all, 2, 0, 1, 2)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._label)
         layout.addLayout(grid)
         layout.addWidget(self._start)
+        self.set_several(False)
         self.set_model(None)
+
+    def set_several(self, several: bool) -> None:
+        """Whether the project has more images than the one in hand."""
+        self._all.setVisible(several)
 
     def set_model(self, model: "Model | None") -> None:
         """Name the model at hand."""
@@ -71,6 +81,7 @@ class ModelsPanel(QWidget):
         idle, predicting = self._state == "idle", self._state == "predicting"
         self._predict.setText("Stop predicting" if predicting else "Predict image")
         self._predict.setEnabled(self._has_model and (idle or predicting))
+        self._all.setEnabled(self._has_model and idle)
         self._save.setEnabled(self._has_model and idle)
         self._load.setEnabled(idle)
         self._export.setEnabled(idle)

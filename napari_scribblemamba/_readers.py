@@ -6,10 +6,10 @@ Where the file says how they lie in the patient, the layer's metadata keep it, a
 
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -169,8 +169,11 @@ def read_foreign(path: str) -> "list[LayerDataTuple]":
     return [stroke_layer(strokes) for strokes in PROGRAMS[program](Path(path))]
 
 
-def read_project(path: str) -> "list[LayerDataTuple]":
-    """The images of a project and their strokes as they stand; the layers' metadata say of which project they are."""
+def read_project(path: str, most: int | None = None) -> "list[LayerDataTuple]":
+    """The images of a project and their strokes as they stand; the layers' metadata say of which project they are.
+
+    Of several images the first is visible; with `most`, the others are left where they are.
+    """
     from napari_scribblemamba._project import Project
 
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
@@ -183,18 +186,41 @@ def read_project(path: str) -> "list[LayerDataTuple]":
                     "'%s' is no longer at %s; put it back, or choose it anew in the project", image.name, image.path
                 )
                 continue
-            layers += _project_layers(project, key)
+            layers += project_layers(project, key, aside=bool(layers))
+            if most is not None and sum(kind == "labels" for *_, kind in layers) == most:
+                break
         return layers
     finally:
         project.close()
 
 
-def _project_layers(project: "Project", key: str) -> "list[LayerDataTuple]":
+def project_layers(project: "Project", key: str, aside: bool = False) -> "list[LayerDataTuple]":
+    """An image of an open project, and its strokes; hidden if put `aside`. ValueError where the file has become one of
+    another shape."""
+    from napari_scribblemamba._layers import KEY
+
+    image = project.images[key]
+    known = {name: tuple(v) if isinstance(v, list) else v for name, v in image.settings.items() if name in LOOKS}
+    entry = {"project": str(project.folder), "key": key, "box": image.settings.get("box")}
+    pixels = []
+    for data, settings, kind in _open(image.path):
+        metadata = {**settings.get("metadata", {}), KEY: entry}
+        pixels.append((data, {**settings, "name": image.name, **known, "metadata": metadata}, kind))
+    if not pixels or tuple(pixels[0][0].shape[: len(image.shape)]) != image.shape:
+        found = tuple(pixels[0][0].shape) if pixels else "no image"
+        raise ValueError(f"{image.path} has become {found}; the strokes of '{image.name}' are of {image.shape}")
+    layers = [*pixels, project_strokes(project, key, pixels[0][1])]
+    for _, settings, _ in layers if aside else ():
+        settings["visible"] = False
+        settings["metadata"][KEY] = {**settings["metadata"][KEY], "aside": True}
+    return layers
+
+
+def project_strokes(project: "Project", key: str, like: Mapping[str, Any]) -> "LayerDataTuple":
+    """The strokes of an image as they stand, where that layer is (its settings)."""
     from napari_scribblemamba._layers import KEY
 
     image, journal = project.images[key], project.journal(key)
-    known = {name: tuple(v) if isinstance(v, list) else v for name, v in image.settings.items() if name in LOOKS}
-    pixels = [(data, {**settings, "name": image.name, **known}, kind) for data, settings, kind in _open(image.path)]
     labels = np.zeros(journal.shape, journal.dtype)
     journal.restore(labels)
     entry = {"project": str(project.folder), "key": key}
@@ -202,10 +228,9 @@ def _project_layers(project: "Project", key: str) -> "list[LayerDataTuple]":
     numbers = {each.key: c for c, each in enumerate(journal.classes)}
     for place, mark in sorted(journal.absent):
         entry.setdefault("absent", {}).setdefault(numbers[mark], []).append(place[0] if place else 0)
-    where = {name: pixels[0][1][name] for name in LOOKS[1:] if name in pixels[0][1]}
-    kept = {name: value for name, value in pixels[0][1].get("metadata", {}).items() if name == AFFINE}
-    strokes = {"name": f"strokes · {image.name}", "metadata": {**kept, KEY: entry}, **where}
-    return [*pixels, (labels, strokes, "labels")]
+    where = {name: like[name] for name in LOOKS[1:] if name in like}
+    kept = {name: value for name, value in like.get("metadata", {}).items() if name == AFFINE}
+    return labels, {"name": f"strokes · {image.name}", "metadata": {**kept, KEY: entry}, **where}, "labels"
 
 
 def _open(path: Path) -> "list[LayerDataTuple]":

@@ -17,7 +17,7 @@ from qtpy.QtCore import QObject, Qt, QTimer, Signal
 
 from napari_scribblemamba import _layers, _recovery
 from napari_scribblemamba._journal import Journal
-from napari_scribblemamba._project import Project
+from napari_scribblemamba._project import Project, ProjectImage
 from napari_scribblemamba._readers import plugin_for
 from napari_scribblemamba._strokes import Change, Region, State
 
@@ -80,9 +80,34 @@ class Recorder(QObject):
             self._held = self._entries[strokes.unique_id]
         self._tell()
 
+    def follow(self, image: Image, strokes: Labels) -> None:
+        """These are not in hand, and recorded all the same from now on."""
+        if strokes.unique_id not in self._entries:
+            self._follow(image, strokes)
+
     def project(self) -> Path | None:
         """Of the strokes in hand."""
-        return self._held.project.folder if self._held and self._held.project else None
+        return self.opened.folder if self.opened else None
+
+    @property
+    def opened(self) -> Project | None:
+        """The project of the strokes in hand."""
+        return self._held.project if self._held else None
+
+    @property
+    def journal(self) -> Journal | None:
+        """Of the strokes in hand."""
+        return self._held.journal if self.opened else None
+
+    @property
+    def layers(self) -> tuple[Image, Labels]:
+        """The image and the strokes in hand, where there is a journal."""
+        return self._held.image, self._held.strokes
+
+    @property
+    def key(self) -> str:
+        """Of the image in hand in that project; "" where there is none."""
+        return self._held.key if self._held else ""
 
     def line(self) -> str:
         """Where the strokes in hand are kept, for people: "heart · saved · 3 min drawn"."""
@@ -107,6 +132,31 @@ class Recorder(QObject):
         self._viewer.layers.events.removed.disconnect(self._on_removed)
         for folder in list(self._projects):
             self._close(folder)
+
+    # several images -------------------------------------------------------------------------------------------------
+
+    def add(self, image: Image) -> None:
+        """Take an image into the project in hand before anything is drawn on it. ValueError where there is none, or
+        the image is in it already; OSError where its pixels cannot be written."""
+        if self.opened is None:
+            raise ValueError("there is no project yet; it begins with your first stroke")
+        self._register(self.opened, image, _layers.image_space(image), np.uint8)
+        self._tell()
+
+    def remove(self, key: str, forget: bool) -> None:
+        """Take an image that is not in hand out of the project, and delete its strokes if told to `forget` them."""
+        journal = self.opened.remove(key)
+        if forget:
+            journal.unlink()
+        self._tell()
+
+    def keep_settings(self, image: Image) -> None:
+        """What the layer knows is other than it was: the box, perhaps."""
+        home = _layers.home_of(image)
+        if home is not None and (project := self._projects.get(Path(home[0]))) is not None:
+            kept = project.images[home[1]].settings
+            project.set_image(home[1], settings={**kept, **_settings(image)})
+            self._tell()
 
     # changes --------------------------------------------------------------------------------------------------------
 
@@ -209,7 +259,9 @@ class Recorder(QObject):
         copy.set_settings()  # writes the paths as they are from there
         for entry in entries:
             entry.project = copy
-            self._note(entry)
+        for layer in self._viewer.layers:
+            if (home := _layers.home_of(layer)) is not None and home[0] == str(old):
+                _layers.note(layer, project=str(copy.folder))
         if _recovery.is_private(old):
             _recovery.forget(old)
 
@@ -221,7 +273,7 @@ class Recorder(QObject):
             project
             for project in self._projects.values()
             if [each.name for each in project.classes] == names
-            and path not in [image.path for image in project.images.values()]
+            and (self._vacant(project, entry) or not self._has(project, entry.image, path))
         ]
         try:
             project = fitting[-1] if fitting else self._create(_recovery.new_folder(entry.image.name), entry)
@@ -252,8 +304,7 @@ class Recorder(QObject):
     def _take_in(self, entry: Entry, project: Project) -> None:
         """An image and what was drawn on it before; that is where undo ends."""
         strokes, shape = entry.strokes, tuple(entry.strokes.data.shape)
-        path = _path_of(entry.image, self._viewer) or _store(entry.image, project.folder / "images")
-        image = project.add(path, entry.image.name, shape, strokes.data.dtype, _settings(entry.image))
+        image = self._vacant(project, entry) or self._register(project, entry.image, shape, strokes.data.dtype)
         journal, earlier = project.journal(image.key), np.zeros(shape, strokes.data.dtype)
         for place in sorted({tile[:-2] for tile in entry.before.tiles}):
             earlier[place] = entry.before.read(place)[(0,) * len(place)]
@@ -264,6 +315,34 @@ class Recorder(QObject):
         project.set_image(image.key, settings={**image.settings, "begun": begun})
         entry.project, entry.key, entry.before = project, image.key, State(shape, strokes.data.dtype)
         self._note(entry)
+
+    def _register(self, project: Project, image: Image, shape: tuple[int, ...], dtype: np.dtype) -> ProjectImage:
+        """Take an image in; from now on the layer says where it is. ValueError where it is in already."""
+        path = _path_of(image, self._viewer)
+        if self._has(project, image, path):
+            raise ValueError(f"'{image.name}' is in the project already")
+        path = path or _store(image, project.folder / "images")
+        known = project.add(path, image.name, shape, dtype, _settings(image))
+        _layers.note(image, project=str(project.folder), key=known.key)
+        return known
+
+    def _has(self, project: Project, image: Image, path: Path | None) -> bool:
+        """Whether the project has an image, which is in this file or in none."""
+        home = _layers.home_of(image)
+        return path in [each.path for each in project.images.values()] or (
+            home is not None and home[0] == str(project.folder) and home[1] in project.images
+        )
+
+    def _vacant(self, project: Project, entry: Entry) -> ProjectImage | None:
+        """The project's own of this image, where nothing is drawn on it yet."""
+        home = _layers.home_of(entry.image)
+        if home is None or home[0] != str(project.folder) or home[1] not in project.images:
+            return None
+        if home[1] in [other.key for other in self._of(project)]:
+            return None
+        journal, data = project.journal(home[1]), entry.strokes.data
+        fits = (journal.shape, journal.dtype) == (tuple(data.shape), data.dtype)
+        return project.images[home[1]] if fits and not journal.places else None
 
     # helpers --------------------------------------------------------------------------------------------------------
 
@@ -355,6 +434,8 @@ class Recorder(QObject):
 
     def _note(self, entry: Entry) -> None:
         _layers.note(entry.strokes, project=str(entry.project.folder), key=entry.key)
+        if _layers.home_of(entry.image) is None:
+            _layers.note(entry.image, project=str(entry.project.folder), key=entry.key)
 
     def _region(self, strokes: Labels) -> Region:
         """What a stroke can have changed: the slice in view, or everything where a brush crosses slices."""
@@ -433,6 +514,7 @@ def _settings(image: Image) -> dict[str, object]:
         "translate": [float(t) for t in image.translate],
         "units": [str(unit) for unit in image.units],
         "axis_labels": list(image.axis_labels),
+        "box": image.metadata.get(_layers.KEY, {}).get("box"),
     }
 
 

@@ -1,13 +1,24 @@
-"""Where strokes are kept that nobody has saved as a project yet: a private project each, in the user's data folder."""
+"""Where strokes are kept that nobody has saved as a project yet: a private project each, in the user's data folder.
+
+A private project goes when it is saved under a name, when nothing was ever drawn in it, and after 30 days if there is a
+newer one of each of its images; the newest of an image stays until the person says otherwise.
+"""
 
 import json
+import logging
 import re
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 from platformdirs import user_data_path
+
+from napari_scribblemamba._journal import was_drawn_in
+
+log = logging.getLogger(__name__)
+DAYS = 30  # that strokes are kept which newer ones of the same image follow
 
 
 def home() -> Path:
@@ -17,7 +28,9 @@ def home() -> Path:
 def new_folder(name: str) -> Path:
     """A name for a new private project, of the moment and the image."""
     words = re.sub(r"[^\w-]+", "-", name).strip("-")[:40] or "image"
-    return home() / f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**6:06d}-{words}"
+    microseconds = time.time_ns() // 1000
+    moment = f"{time.strftime('%Y%m%d-%H%M%S', time.localtime(microseconds // 10**6))}-{microseconds % 10**6:06d}"
+    return home() / f"{moment}-{words}"
 
 
 def is_private(folder: Path) -> bool:
@@ -30,13 +43,29 @@ def unsaved() -> list[Path]:
     return [folder for folder in sorted(found, reverse=True) if not _open_elsewhere(folder)]
 
 
+def prune() -> list[Path]:
+    """Delete the private projects that nobody will miss (above); which. What cannot be read stays."""
+    gone, seen = [], set()
+    for folder in unsaved():  # the newest first
+        try:
+            images = _images(folder)
+            journals = [folder / "strokes" / f"{image['key']}.journal" for image in images]
+            drawn = [image for image, file in zip(images, journals, strict=True) if was_drawn_in(file)]
+        except (OSError, ValueError) as e:
+            log.warning("%s stays: %s", folder, e)
+            continue
+        origins = {_origin(image, folder) for image in drawn}
+        age = (time.time() - max((file.stat().st_mtime for file in journals), default=0)) / 86_400  # days
+        if not drawn or (age > DAYS and origins <= seen):
+            forget(folder)
+            gone.append(folder)
+        seen |= origins
+    return gone
+
+
 def title(folder: Path) -> str:
     """The images of a project, for people. ValueError where project.json cannot be read."""
-    try:
-        content = json.loads((folder / "project.json").read_text(encoding="utf-8"))
-        return ", ".join(image["name"] for image in content["images"]) or folder.name
-    except (json.JSONDecodeError, KeyError, TypeError) as e:
-        raise ValueError(f"{folder / 'project.json'} cannot be read: {e}") from e
+    return ", ".join(image["name"] for image in _images(folder)) or folder.name
 
 
 def forget(folder: Path) -> None:
@@ -44,6 +73,20 @@ def forget(folder: Path) -> None:
     if not is_private(folder):
         raise ValueError(f"{folder} is no private project in {home()}; delete it yourself")
     shutil.rmtree(folder)
+
+
+def _images(folder: Path) -> list[dict[str, Any]]:
+    """As project.json has them."""
+    try:
+        images = json.loads((folder / "project.json").read_text(encoding="utf-8"))["images"]
+        return [{what: image[what] for what in ("key", "name", "path")} for image in images]
+    except (json.JSONDecodeError, KeyError, TypeError) as e:
+        raise ValueError(f"{folder / 'project.json'} cannot be read: {e}") from e
+
+
+def _origin(image: dict[str, Any], folder: Path) -> str:
+    """What tells an image from others: its file, or its name where the project holds a copy of the pixels."""
+    return image["name"] if Path(image["path"]).is_relative_to(folder) else image["path"]
 
 
 def _open_elsewhere(folder: Path) -> bool:

@@ -6,6 +6,7 @@ Press Train: `_train` below -> Session.train (_session.py) -> run_in_background 
 import logging
 import os
 from collections.abc import Generator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,9 @@ from superqt.utils import qthrottled
 
 from napari_scribblemamba import _layers, _recovery
 from napari_scribblemamba._activity import Activity
+from napari_scribblemamba._box import Box
+from napari_scribblemamba._box_layer import BoxLayer
+from napari_scribblemamba._box_panel import BoxPanel
 from napari_scribblemamba._class_table import read_classes, write_classes
 from napari_scribblemamba._classes_panel import ClassesPanel
 from napari_scribblemamba._command import fit_command
@@ -28,12 +32,29 @@ from napari_scribblemamba._drawing import Drawing
 from napari_scribblemamba._folded import Folded
 from napari_scribblemamba._guide import Guidance, held_out
 from napari_scribblemamba._guide_panel import GuidePanel
-from napari_scribblemamba._keys import ABSENT, BACK, CHOOSE, COMPARE, ERASE, NEXT, ON, REDO, UNDO, Keys
+from napari_scribblemamba._images import Images
+from napari_scribblemamba._images_panel import ImagesPanel
+from napari_scribblemamba._keys import (
+    ABSENT,
+    AFTER,
+    BACK,
+    BEFORE,
+    CHOOSE,
+    COMPARE,
+    ERASE,
+    NEXT,
+    ON,
+    REDO,
+    UNDO,
+    Keys,
+)
 from napari_scribblemamba._layers_panel import LayersPanel
 from napari_scribblemamba._models_panel import ModelsPanel
+from napari_scribblemamba._past import Past, minutes_spoken
 from napari_scribblemamba._progress_panel import ProgressPanel
 from napari_scribblemamba._project_panel import ProjectPanel
 from napari_scribblemamba._recorder import Recorder
+from napari_scribblemamba._replay_panel import ReplayPanel
 from napari_scribblemamba._results_panel import ResultsPanel
 from napari_scribblemamba._session import Prediction, Session
 from napari_scribblemamba._settings_panel import SettingsPanel
@@ -42,6 +63,7 @@ from napari_scribblemamba._training_panel import TrainingPanel
 from napari_scribblemamba._view_panel import ENSEMBLE, ViewPanel
 from napari_scribblemamba._worker import EngineError, run_in_background
 from trainer.config import Config
+from trainer.dataset import IGNORE, Sample
 
 if TYPE_CHECKING:
     from trainer.coach import Advice
@@ -50,6 +72,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 THREADS = max(1, (os.cpu_count() or 2) - 1)  # one core stays with the window
 TALLY = 200  # ms between two updates of the numbers beside the classes
+LIST = 300  # ms between two updates of the list of images
 REFRESH = 500  # ms between two refreshes of the prediction layers
 ARRIVAL = 250  # ms between two new prediction layers: each makes the window wait
 WIDTH = 340  # pixels
@@ -65,20 +88,29 @@ class ScribbleMamba(QWidget):
         super().__init__()
         self._viewer = napari_viewer
         self.session = session or Session(run_in_background)
-        self._images: dict[str, Image] = {}  # sample name -> the layer it came from
+        self._watched_images: dict[str, Image] = {}  # sample name -> the layer it came from
+        self._boxes: dict[str, Box | None] = {}  # sample name -> what of the image it is
+        self._held: dict[str, np.ndarray] = {}  # sample name -> strokes that judge, uint8 (*space)
         self._names: tuple[str, ...] = ()  # of the classes in the predictions
         self._predicted: set[tuple[str, int | None]] = set()  # (sample, slice) that can be accepted
         self._dataset = Path("Dataset001_strokes")  # where strokes were exported last
-        self._coming: list[str] = []  # networks whose layers are to be made
+        self._coming: list[tuple[str, Image]] = []  # networks and images whose layers are to be made
         self._arrivals = QTimer(self)
         self._arrivals.setInterval(ARRIVAL)
         self._sure_of = 0  # class whose probability is shown where it was asked for
+        self._mode = "paint"  # of the strokes that were in hand before
         self._warm = self._judged = self._coaching = self._coach_again = False
         self._refresh = qthrottled(self._refresh_predictions, timeout=REFRESH, leading=True)
+        self._listing = QTimer(self)  # goes with this widget, which the recorder may outlive
+        self._listing.setSingleShot(True)
+        self._listing.setInterval(LIST)
         self._tell_tally = qthrottled(self._show_tally, timeout=TALLY, leading=True)
 
         self.layers = LayersPanel(napari_viewer.layers)
+        self.list = ImagesPanel()
         self.slices = SlicesPanel()
+        self.replay = ReplayPanel()
+        self.box = BoxPanel()
         self.project = ProjectPanel()
         self.classes = ClassesPanel()
         self.settings = SettingsPanel()
@@ -92,6 +124,8 @@ class ScribbleMamba(QWidget):
         self.button = self.training.button
         self.drawing, self.keys = Drawing(napari_viewer), Keys(napari_viewer.layers)
         self.recorder = Recorder(napari_viewer)
+        self.images, self.past = Images(napari_viewer, self.recorder), Past(napari_viewer, self.recorder)
+        self.box_layer = BoxLayer(napari_viewer)
         self._lay_out()
         self._wire()
         self._on_layers_changed()
@@ -103,9 +137,12 @@ class ScribbleMamba(QWidget):
         column = QVBoxLayout(content)
         column.setContentsMargins(6, 4, 6, 4)
         column.setSpacing(6)
-        column.addWidget(_group("Image and strokes", self.layers, self.slices, self.project))
+        self._list_line = Folded("Images", self.list, unfolded=True)
+        self._replay_line = Folded("Replay", self.replay)
+        drawn = (self.layers, self._list_line, self.slices, self.project, self._replay_line)
+        column.addWidget(_group("Image and strokes", *drawn))
         column.addWidget(_group("Classes", self.classes))
-        column.addWidget(_group("Training", self.settings, self.training))
+        column.addWidget(_group("Training", self.settings, self.box, self.training))
         self._guide_line = Folded(GUIDE, self.guide)
         column.addWidget(_group("Progress", self.progress, self.view, self._guide_line))
         column.addWidget(_group("Results", self.results))
@@ -133,6 +170,14 @@ class ScribbleMamba(QWidget):
         self.classes.exportRequested.connect(self._export_classes)
         self.layers.refused.connect(show_error)
         self.slices.valueChanged.connect(self._jump)
+        self._wire_images()
+        self.replay.valueChanged.connect(self._show_past)
+        self.past.ended.connect(lambda: self.replay.setValue(None))
+        self._replay_line.toggled.connect(lambda unfolded: unfolded or self.replay.setValue(None))
+        self.box.viewRequested.connect(self.box_layer.take_view)
+        self.box.adjustRequested.connect(self.box_layer.adjust)
+        self.box.valueChanged.connect(lambda: self.box_layer.setValue(self.box.value()))
+        self.box_layer.changed.connect(self._on_box)
         self.keys.pressed.connect(self._on_key)
         self.drawing.labelled.connect(self._on_label)
         self.drawing.counted.connect(self._tell_tally)
@@ -181,6 +226,8 @@ class ScribbleMamba(QWidget):
         # the window may delete this widget, or only take it out of its dock (see `event`); no reference to self here
         self._endings = endings = [
             session.close,
+            self.past.close,
+            self.box_layer.end,
             self.recorder.end,
             self.keys.end,
             self.drawing.end,
@@ -192,6 +239,15 @@ class ScribbleMamba(QWidget):
         ]
         self.destroyed.connect(lambda: [end() for end in endings])
 
+    def _wire_images(self) -> None:
+        self.list.valueChanged.connect(lambda: self._show_image(self.list.value()))
+        self.list.addRequested.connect(self._add_images)
+        self.list.removeRequested.connect(self._remove_image)
+        self.list.foundRequested.connect(self._relink)
+        self.recorder.told.connect(self._listing.start)
+        self._listing.timeout.connect(self._show_images)
+        self.models.allRequested.connect(self._predict_all)
+
     def sizeHint(self) -> QSize:
         return QSize(WIDTH, 800)
 
@@ -199,26 +255,42 @@ class ScribbleMamba(QWidget):
 
     def _train(self) -> None:
         try:
-            image, strokes = self._image_and_strokes()
             config = self.settings.value()
             config = replace(config, threads=config.threads or THREADS).checked()
-            sample = _layers.sample_from_layers(image, strokes, self._class_names(), self.layers.channels())
-        except ValueError as e:
+            images, samples, note = self._drawn_samples()
+        except (ValueError, OSError) as e:
             show_error(str(e))
             return
-        self._watch(image, self._class_names())
+        self._watch(images, self._class_names())
+        self._boxes = {image.name: _layers.box_of(image) for image in images}
         self.progress.setValue([])
         self.progress.set_shown("")
-        self.progress.set_note("")
-        _layers.clear_predictions(self._viewer, image)
-        self._coming = [ENSEMBLE, *config.names]
+        self.progress.set_note(note)
+        for image in images:
+            _layers.clear_predictions(self._viewer, image)
+        self._coming = [(name, image) for image in images for name in (ENSEMBLE, *config.names)]
         self._predicted.clear()
         self.guide.setPlaces([])
         self.guide.setVerdict(None, ())
-        samples, held = held_out([sample]) if self.guide.judges() else ([sample], None)
-        self._judged = held is not None
+        samples, held = held_out(samples) if self.guide.judges() else (samples, None)
+        self._judged, self._held = held is not None, held or {}
         start = self.session.model if self.models.starts() else None
         self.session.train(samples, self._names, config, held, start)
+
+    def _drawn_samples(self) -> tuple[list[Image], list[Sample], str]:
+        """All images of the project with strokes, the one in hand first; their samples, cut to their boxes; and what is
+        left out. An image whose channels are joined is alone: nobody has said which channels the others have."""
+        image, strokes = self._image_and_strokes()
+        pairs, missing, channels = [(image, strokes)], [], self.layers.channels()
+        if len(self.images.rows()) > 1 and not channels:
+            others, missing = self.images.drawn()
+            pairs += [pair for pair in others if pair[1] != strokes]
+        names = self._class_names()
+        samples = [_layers.sample_from_layers(*pair, names, channels) for pair in pairs]
+        cut = [_cut(sample, _layers.box_of(layer)) for (layer, _), sample in zip(pairs, samples, strict=True)]
+        _check_inside(samples, cut, names)
+        note = f"without {', '.join(missing)}: not to be found" if missing else ""
+        return [layer for layer, _ in pairs], cut, note
 
     def _take_up_strokes(self) -> None:
         """Give new strokes to the training that runs; where they cannot be used yet, it goes on with those before."""
@@ -227,23 +299,27 @@ class ScribbleMamba(QWidget):
         image, strokes = self.layers.value()
         before = {sample.name: sample for sample in self.session.samples}
         if strokes is None or image is None or image.name not in before:
-            return  # the person draws on another image meanwhile
+            if image is not None and self.drawing.tally is not None and self.drawing.tally.slices:
+                self.progress.set_note(f"'{image.name}' is not in this training; it will be in the next")
+            return
         try:
             if self._class_names() != self._names:
                 raise ValueError("the classes are other ones now; stop and train again")
             old = before[image.name]
             target, absent = _layers.target_of(strokes, image, self._names), _layers.absences(strokes)
-            new = replace(old, target=target, absent=absent)
-            [new], held = held_out([new]) if self._judged else ([new], None)
+            box = self._boxes.get(image.name)
+            new = replace(old, target=target if box is None else target[box.index], absent=absent)
+            [new], held = held_out([new]) if self._judged else ([new], {})
+            self._held |= held
             if absent != old.absent or not np.array_equal(new.target, old.target):
-                self.session.update(list((before | {image.name: new}).values()), held)
+                self.session.update(list((before | {image.name: new}).values()), self._held if self._judged else None)
         except ValueError as e:
             self.progress.set_note(f"New strokes wait: {e}")
         else:
             self.progress.set_note("")
 
     def _coach(self) -> None:
-        """What to say about the strokes in hand; thought out in the background."""
+        """What to say about the strokes in hand and on the images beside; thought out in the background."""
         image, strokes = self.layers.value()
         if image is None or strokes is None or strokes.data.size > COACHED:
             return
@@ -253,6 +329,10 @@ class ScribbleMamba(QWidget):
         except ValueError:  # strokes of another image; Train says so
             return
         self._leave_out_drawn(image.name, target)
+        targets = {image.name: target} | self._targets_beside(image, names)
+        for name, box in self._boxes.items():
+            if box is not None and name in targets:  # of what is outside, nobody has predicted anything
+                targets[name] = box.masked(targets[name], IGNORE)
         if self._coaching:
             self._coach_again = True
             return
@@ -260,11 +340,20 @@ class ScribbleMamba(QWidget):
         predictions = {image.name: seen} if seen and self._names == names else None
         self._coaching = True
         run_in_background(
-            _advised(image.name, target, names, predictions),
+            _advised(targets, names, predictions),
             on_event=lambda _: None,
             on_done=self._on_advice,
             on_error=self._on_coach_failed,
         )
+
+    def _targets_beside(self, image: Image, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+        """Strokes (*space) on the project's other images that are loaded, as far as they are not too large."""
+        found = {}
+        for other, strokes in self.images.loaded():
+            if other != image and strokes is not None and strokes.data.size <= COACHED:
+                with suppress(ValueError):  # strokes of another image; Train says so
+                    found[other.name] = _layers.target_of(strokes, other, names)
+        return found
 
     def _leave_out_drawn(self, name: str, target: np.ndarray) -> None:
         """A place of this image that was drawn on is answered."""
@@ -296,12 +385,14 @@ class ScribbleMamba(QWidget):
         self._go_to(advice.image, advice.slice or 0, *advice.place)
 
     def _go_to(self, name: str, index: int, row: int, column: int) -> None:
-        image = self._images.get(name) or self.layers.value()[0]
-        if image is not None and image.name == name:
+        known = [*self._watched_images.values(), *(image for image, _ in self.images.loaded()), self.layers.value()[0]]
+        image = next((image for image in known if image is not None and image.name == name), None)
+        if image in self._viewer.layers:
+            self._bring_forward(image)
             _layers.go_to(self._viewer, image, index, row, column)
 
     def _on_guided(self, guidance: Guidance) -> None:
-        self.guide.setPlaces(guidance.places)
+        self.guide.setPlaces([_moved(place, self._boxes.get(place.image)) for place in guidance.places])
         self.guide.setVerdict(guidance.verdict, self._names)
 
     def _estimate(self) -> None:
@@ -319,23 +410,36 @@ class ScribbleMamba(QWidget):
         """The whole image by the model at hand; with how sure this network is of the class in hand."""
         try:
             image, _ = self._image_and_strokes(strokes_needed=False)
-            sample = _layers.sample_from_layers(image, None, self.session.model.classes, self.layers.channels())
+            self._predict_these([image], probabilities)
         except ValueError as e:
             show_error(str(e))
-            return
-        self._watch(image, self.session.model.classes)
+
+    def _predict_all(self) -> None:
+        """Every image of the project, the one in hand first."""
+        try:
+            self._predict_these([self.images.open(row.key)[0] for row in self.images.rows() if row.where != "missing"])
+        except (ValueError, OSError) as e:
+            show_error(str(e))
+
+    def _predict_these(self, images: list[Image], probabilities: str | None = None) -> None:
+        classes, samples = self.session.model.classes, []
+        for image in images:
+            channels = self.layers.channels() if image == self.layers.value()[0] else ()
+            sample = _layers.sample_from_layers(image, None, classes, channels)
+            samples.append(_cut(sample, _layers.box_of(image)))
+        self._boxes = {image.name: _layers.box_of(image) for image in images}
+        self._watch(images, classes)
         self._sure_of = min(max(self.classes.current(), 0), len(self._names) - 1)
-        self.session.predict([sample], probabilities)
+        self.session.predict(samples, probabilities)
 
     def _export(self, folder: Path) -> None:
         try:
-            image, strokes = self._image_and_strokes()
-            sample = _layers.sample_from_layers(image, strokes, self._class_names(), self.layers.channels())
-        except ValueError as e:
+            _, samples, _ = self._drawn_samples()
+        except (ValueError, OSError) as e:
             show_error(str(e))
             return
         self._dataset = folder
-        self.session.export(folder, [sample], self._class_names())
+        self.session.export(folder, samples, self._class_names())
 
     def _accept(self) -> None:
         """The ensemble's prediction of the slice in view becomes strokes, to be corrected."""
@@ -347,7 +451,8 @@ class ScribbleMamba(QWidget):
             if self._class_names() != self._names:
                 raise ValueError(f"the predictions are of {', '.join(self._names)}; train again with the new classes")
             _layers.target_of(strokes, image, self._names)  # of this image and these classes
-            drawn = _layers.accept(strokes, _layers.prediction_layers(self._viewer, image)[ENSEMBLE], z)
+            seen = _layers.prediction_layers(self._viewer, image)[ENSEMBLE]
+            drawn = _layers.accept(strokes, seen, z, self._boxes.get(image.name))
         except ValueError as e:
             show_error(str(e))
         else:
@@ -400,8 +505,9 @@ class ScribbleMamba(QWidget):
             show_error(str(e))
             return
         QApplication.clipboard().setText(command)
-        exported = self._dataset.is_dir()
-        show_info(f"copied: {command}" + ("" if exported else "\nExport strokes writes the dataset that it reads."))
+        cut = ", cut to the box" if self.box.value() is not None else ""
+        words = "" if self._dataset.is_dir() else f"\nExport strokes writes the dataset that it reads{cut}."
+        show_info(f"copied: {command}{words}")
 
     def _new_strokes(self) -> None:
         image, _ = self.layers.value()
@@ -413,6 +519,98 @@ class ScribbleMamba(QWidget):
         self.layers.setValue((image, strokes))
         self.classes.setCurrent(1)
 
+    # images of the project
+
+    def _show_image(self, key: str) -> None:
+        """This one in view and in hand, the others aside."""
+        try:
+            self.replay.setValue(None)
+            self.layers.setValue(self.images.show(key))
+        except (ValueError, OSError) as e:
+            show_error(f"{e}; Find… says where it is" if isinstance(e, FileNotFoundError) else str(e))
+            self.list.setValue(key)  # what to find
+        else:
+            self._take_in_hand()
+            self._show_view()
+
+    def _bring_forward(self, image: Image) -> None:
+        """Where it is put aside for another one."""
+        home = _layers.home_of(image)
+        if _layers.is_aside(image) and home is not None and home[0] == str(self.recorder.project()):
+            self._show_image(home[1])
+
+    def _take_in_hand(self) -> None:
+        """The strokes of another image, with the tool at hand."""
+        _, strokes = self.layers.value()
+        if strokes is not None:
+            self._viewer.layers.selection.active = strokes
+            strokes.mode = "erase" if self._mode == "erase" else "paint"
+
+    def _add_images(self) -> None:
+        for image in self.images.to_add():
+            try:
+                self.images.add(image)
+            except (ValueError, OSError) as e:
+                show_error(str(e))
+        self._show_images()
+
+    def _remove_image(self, key: str, forget: bool) -> None:
+        try:
+            if key == self.images.key():
+                self._show_image(self.images.neighbour(key, 1))
+            if key != self.images.key():  # else the other one cannot be shown, and that was said
+                self.images.remove(key, forget)
+        except (ValueError, OSError) as e:
+            show_error(str(e))
+        self._show_images()
+
+    def _relink(self, key: str, path: Path) -> None:
+        """Its file is elsewhere; where that is another one, it is asked whether it will do."""
+        try:
+            try:
+                self.images.relink(key, path, changed=False)
+            except ValueError as e:
+                if not self.list.confirms(f"{e}\n\nUse it nevertheless?"):
+                    return
+                self.images.relink(key, path, changed=True)
+        except OSError as e:
+            show_error(str(e))
+            return
+        self._show_images()
+        self._show_image(key)
+
+    def _show_images(self) -> None:
+        """The list, where there is more than the image in hand."""
+        rows = self.images.rows()
+        names = [image.name for image in self.images.to_add() if image not in self.layers.channels()] if rows else []
+        self.list.setImages(rows)
+        self.list.setValue(self.images.key())
+        self.list.set_to_add(names)
+        self._list_line.set_title(self.list.title())
+        self._list_line.setVisible(len(rows) > 1 or bool(names))
+        self.models.set_several(len(rows) > 1)
+        self._show_minutes(len(rows))
+
+    def _show_minutes(self, images: int) -> None:
+        """How long was drawn, pauses left out."""
+        journal, project = self.recorder.journal, self.recorder.opened
+        self._replay_line.setVisible(journal is not None and bool(journal.moments))
+        if journal is not None:
+            self.replay.set_moments(journal.moments)
+            self._replay_line.set_title(f"Replay · {minutes_spoken(journal.minutes())} drawn")
+            whole = f"; {minutes_spoken(project.minutes)} on all {images} images" if images > 1 else ""
+            self._replay_line.setToolTip(f"Time spent drawing, pauses left out{whole}")
+
+    def _show_past(self) -> None:
+        self.past.show(self.replay.value())
+        self._show_absent()
+
+    def _on_box(self) -> None:
+        self.box.setValue(self.box_layer.value())
+        image, _ = self.layers.value()
+        if image is not None:
+            self.recorder.keep_settings(image)
+
     def _save_project(self, folder: Path) -> None:
         try:
             self.recorder.save_as(folder)
@@ -423,12 +621,13 @@ class ScribbleMamba(QWidget):
 
     def _open_project(self, folder: Path) -> None:
         try:
-            layers = self._viewer.open(str(folder), plugin="napari-scribblemamba")
+            opened = self.images.open_project(folder)
         except (ValueError, OSError) as e:
             show_error(str(e))
             return
-        if len(layers) > 1:
-            self.layers.setValue((layers[-2], layers[-1]))
+        if opened is not None:
+            self.layers.setValue(opened)
+            self._take_in_hand()
         if folder == self.project.recovered():
             self.project.set_recovered(None)
 
@@ -442,6 +641,7 @@ class ScribbleMamba(QWidget):
     def _offer_recovered(self) -> None:
         """The newest strokes that an earlier session has not saved."""
         try:
+            _recovery.prune()
             folders = _recovery.unsaved()
             self.project.set_recovered(*([folders[0], _recovery.title(folders[0])] if folders else [None]))
         except (ValueError, OSError) as e:
@@ -452,16 +652,18 @@ class ScribbleMamba(QWidget):
             _layers.set_view(self._viewer, image, self.view.value())
 
     def _show_difference(self, one: str, other: str) -> None:
-        for image in self._watched():
-            try:
+        image, _ = self.layers.value()
+        try:
+            if image is not None:
                 _layers.add_difference_layer(self._viewer, image, one, other)
-            except ValueError as e:
-                show_error(str(e))
+        except ValueError as e:
+            show_error(str(e))
         self._show_view()
 
     def _take_brush(self, index: int) -> None:
         """The class in hand: paint with it from now on."""
         _, strokes = self.layers.value()
+        self.replay.setValue(None)
         if strokes is not None and index >= 0:
             self._viewer.layers.selection.active = strokes
             _layers.start_painting(strokes, label=index + 1)
@@ -533,6 +735,8 @@ class ScribbleMamba(QWidget):
                 ON: self.slices.on,
                 COMPARE: self.view.blink,
                 NEXT: self.guide.next,
+                BEFORE: lambda: self.list.step(-1),
+                AFTER: lambda: self.list.step(1),
                 UNDO: self.recorder.undo,
                 REDO: self.recorder.redo,
             }[key]()
@@ -552,12 +756,17 @@ class ScribbleMamba(QWidget):
     def _on_layers_changed(self) -> None:
         """Other strokes bring their own classes, or take those of the panel."""
         image, strokes = self.layers.value()
+        if strokes != self.drawing.strokes:
+            self.replay.setValue(None)
         self.recorder.hold(image, strokes)  # first: from here on the panel's classes are those of these strokes
         if strokes is not None:
             if brushes := _layers.brushes_of(strokes):
                 self.classes.setValue(brushes)
             _layers.set_brushes(strokes, self.classes.value())
+        self.box_layer.hold(image)
         if strokes != self.drawing.strokes:
+            if self.drawing.strokes is not None:
+                self._mode = str(self.drawing.strokes.mode)
             self.keys.hold(strokes)
             self.drawing.hold(strokes)
             if strokes is not None:
@@ -581,8 +790,9 @@ class ScribbleMamba(QWidget):
 
     def _on_dims(self, event: object = None) -> None:
         """Another slice is in view."""
-        for name, image in self._images.items():
-            self.session.visible = (name, _layers.visible_slice(self._viewer, image))
+        image = self.layers.value()[0]
+        if image is not None and image == self._watched_images.get(image.name):
+            self.session.visible = (image.name, _layers.visible_slice(self._viewer, image))
         self._show_absent()
 
     def _show_tally(self) -> None:
@@ -602,7 +812,7 @@ class ScribbleMamba(QWidget):
         names = self._class_names()
         self.classes.set_drawn([tally.pixels(c + 1) if tally else 0 for c in range(len(names))], absent)
         said = ", ".join(names[c] for c in sorted(absent) if c < len(names))
-        _layers.write_on_slice(self._viewer, f"absent here: {said}" if said else "")
+        _layers.write_on_slice(self._viewer, self.past.words() or (f"absent here: {said}" if said else ""))
 
     # the session tells something ------------------------------------------------------------------------------------
 
@@ -623,11 +833,10 @@ class ScribbleMamba(QWidget):
         if not self._coming or self.session.state not in ("training", "paused"):
             self._arrivals.stop()
             return
-        name = self._coming.pop(0)
-        for image in self._watched():
-            if name not in _layers.prediction_layers(self._viewer, image):
-                _layers.add_prediction_layer(self._viewer, image, name, self._brushes())
-                self._on_overlays(image)
+        name, image = self._coming.pop(0)
+        if image in self._watched() and name not in _layers.prediction_layers(self._viewer, image):
+            _layers.add_prediction_layer(self._viewer, image, name, self._brushes())
+            self._on_overlays(image)
 
     def _on_overlays(self, image: Image) -> None:
         """There is another layer of predictions."""
@@ -644,14 +853,17 @@ class ScribbleMamba(QWidget):
         self.activity.set_fraction(progress.fraction)
 
     def _on_predicted(self, prediction: Prediction) -> None:
-        image = self._images.get(prediction.image)
+        image, box = self._watched_images.get(prediction.image), self._boxes.get(prediction.image)
         shape = next(iter(prediction.labels.values())).shape
-        if image not in self._viewer.layers or _layers.image_space(image)[-len(shape) :] != shape:
+        if image not in self._viewer.layers:
+            return
+        space = _layers.image_space(image)
+        if (space if box is None else (*space[:-2], *box.shape))[-len(shape) :] != shape:
             return  # removed or replaced meanwhile
         self._predicted.add((prediction.image, prediction.index))
         self.results.set_predicted(True)
         before = set(_layers.overlays(self._viewer, image))
-        _layers.show_prediction(self._viewer, image, prediction.labels, prediction.index, self._brushes())
+        _layers.show_prediction(self._viewer, image, prediction.labels, prediction.index, self._brushes(), box)
         if prediction.probabilities is not None:
             self._show_probability(image, prediction)
         if set(_layers.overlays(self._viewer, image)) != before:
@@ -665,7 +877,8 @@ class ScribbleMamba(QWidget):
     def _show_probability(self, image: Image, prediction: Prediction) -> None:
         brush = self._brushes()[self._sure_of]
         layer = _layers.probability_layer(self._viewer, image, prediction.network, brush)
-        layer.data[... if prediction.index is None else prediction.index] = prediction.probabilities[self._sure_of]
+        where = _layers.place(prediction.index, self._boxes.get(prediction.image))
+        layer.data[where] = prediction.probabilities[self._sure_of]
 
     def _refresh_predictions(self) -> None:
         for image in self._watched():
@@ -710,13 +923,13 @@ class ScribbleMamba(QWidget):
         colours = {brush.name: brush.colour for brush in self.classes.value()}
         return tuple(replace(b, colour=colours.get(b.name, b.colour)) for b in _layers.default_brushes(self._names))
 
-    def _watch(self, image: Image, names: tuple[str, ...]) -> None:
-        """From now on predictions are of this image and these classes."""
-        self._images, self._names = {image.name: image}, names
+    def _watch(self, images: list[Image], names: tuple[str, ...]) -> None:
+        """From now on predictions are of these images and these classes."""
+        self._watched_images, self._names = {image.name: image for image in images}, names
         self._on_dims()
 
     def _watched(self) -> list[Image]:
-        return [image for image in self._images.values() if image in self._viewer.layers]
+        return [image for image in self._watched_images.values() if image in self._viewer.layers]
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
@@ -735,15 +948,36 @@ class ScribbleMamba(QWidget):
         return super().event(event)
 
 
-def _advised(
-    name: str, target: np.ndarray, names: tuple[str, ...], predictions: dict[str, dict[str, np.ndarray]] | None
-) -> Generator[None, None, "list[Advice]"]:
-    """In the thread: what the coach says about strokes (*space)."""
-    from trainer.coach import advice
-    from trainer.dataset import Sample
+def _cut(sample: Sample, box: Box | None) -> Sample:
+    return sample if box is None else box.cut(sample)
 
-    sample = Sample(np.broadcast_to(np.float32(0), (1, *target.shape)), target, (1.0,) * target.ndim, name)
-    return advice([sample], names, predictions)
+
+def _check_inside(samples: list[Sample], cut: list[Sample], names: tuple[str, ...]) -> None:
+    """ValueError for a class whose strokes are all outside the box."""
+    drawn, inside = (
+        set().union(*(np.unique(sample.target).tolist() for sample in each)) - {IGNORE} for each in (samples, cut)
+    )
+    if left := [names[c] for c in sorted(drawn - inside)]:
+        raise ValueError(f"all strokes of {', '.join(left)} are outside the box; draw some inside, or make it larger")
+
+
+def _moved(place: "Place", box: Box | None) -> "Place":
+    """A place in a box as one of the image."""
+    return place if box is None else replace(place, row=place.row + box.top, column=place.column + box.left)
+
+
+def _advised(
+    targets: dict[str, np.ndarray], names: tuple[str, ...], predictions: dict[str, dict[str, np.ndarray]] | None
+) -> Generator[None, None, "list[Advice]"]:
+    """In the thread: what the coach says about the strokes (*space) of some images."""
+    from trainer.coach import advice
+
+    nothing = np.float32(0)
+    samples = [
+        Sample(np.broadcast_to(nothing, (1, *target.shape)), target, (1.0,) * target.ndim, name)
+        for name, target in targets.items()
+    ]
+    return advice(samples, names, predictions)
     yield  # makes it a generator, one without events
 
 

@@ -113,12 +113,41 @@ def test_the_first_stroke_is_kept_without_a_question(
 
 
 def test_forget_deletes_what_was_recovered(make_napari_viewer: Callable[..., Viewer], recovered: Path) -> None:
-    project = Project.create(_recovery.new_folder("a b/c"), [("background", "#000000")])
-    project.close()
+    pixels = recovered.parent / "a b.png"
+    pixels.write_bytes(b"pixels")
+    project = private_project(pixels, days=0)
     widget = docked(make_napari_viewer())
-    assert widget.project.recovered() == project.folder
+    assert widget.project.recovered() == project
     widget.project._forget.click()
     assert widget.project.recovered() is None and not any(recovered.iterdir())
+
+
+def private_project(pixels: Path, days: float, draws: bool = True) -> Path:
+    """A private project of this image, last drawn in so many days ago."""
+    project = Project.create(_recovery.new_folder(pixels.stem), [("background", "#000000")])
+    journal = project.journal(project.add(pixels, pixels.stem, (8, 8), np.uint8).key)
+    if draws:
+        journal.record(np.ones((8, 8), np.uint8), ())
+    project.close()
+    seconds = time.time() - 86_400 * days
+    os.utime(journal.file, (seconds, seconds))
+    return project.folder
+
+
+def test_private_projects_go_when_they_are_empty_or_old_and_not_the_newest_of_their_image(tmp_path: Path) -> None:
+    one, other = tmp_path / "one.png", tmp_path / "other.png"
+    for each in (one, other):
+        each.write_bytes(b"pixels")
+    old, newest_of_other = private_project(one, 31), private_project(other, 400)
+    recent, newest = private_project(one, 29), private_project(one, 0)
+    empty, damaged = private_project(one, 0, draws=False), private_project(one, 90)
+    (damaged / "project.json").write_text("{")
+    in_use = Project(private_project(one, 0, draws=False))
+    assert set(_recovery.prune()) == {old, empty}
+    assert {newest_of_other, recent, newest, damaged, in_use.folder} <= {
+        each.parent for each in _recovery.home().glob("*/*.json")
+    }
+    in_use.close()
 
 
 def test_undo_goes_beyond_naparis_hundred_steps_but_not_before_the_beginning(

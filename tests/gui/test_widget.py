@@ -303,7 +303,7 @@ def test_a_prediction_that_arrives_in_mid_stroke_leaves_the_stroke_whole(
     image = viewer.add_image(disc_image(), scale=SCALE, name="disc")
     widget = docked(viewer)
     widget.layers._new.click()
-    widget._watch(image, ("background", "object"))
+    widget._watch([image], ("background", "object"))
     labels = {"unet": np.ones((48, 48), np.uint8)}
     draw(viewer, (10, 8), (10, 40), midway=lambda: widget.session.predicted.emit(Prediction("disc", None, labels, "x")))
     assert (viewer.layers["unet · disc"].data == 2).all()

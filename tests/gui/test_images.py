@@ -1,0 +1,229 @@
+"""Several images in one project: jumped among, learnt from together, added, found again, removed."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from napari import Viewer
+from pytestqt.qtbot import QtBot
+from qtpy.QtCore import Qt
+from qtpy.QtTest import QTest
+from test_recorder import close, kept, reopened
+from test_widget import SCALE, TINY, Endless, disc_image, docked, draw, messages, press
+
+from napari_scribblemamba import _images_panel
+from napari_scribblemamba._images import Row
+from napari_scribblemamba._images_panel import ImagesPanel
+from napari_scribblemamba._session import Prediction
+from napari_scribblemamba._widget import ScribbleMamba
+from trainer import IGNORE, load_dataset
+from trainer.disagreement import Place
+
+
+def two_drawn(viewer: Viewer, folder: Path, make_run: Callable | None = None) -> ScribbleMamba:
+    """A project in `folder` of the images one and two, files beside it, a stroke of each class on each; two in hand."""
+    widget = docked(viewer, make_run)
+    for name in ("one", "two"):
+        file = folder.parent / f"{name}.tif"
+        tifffile.imwrite(file, disc_image() + 10 * (name == "two"))
+        [image] = viewer.open(file, plugin="napari")
+        image.scale = SCALE
+        if name == "one":
+            assert widget._list_line.isHidden()  # one image is as simple as ever
+            widget.layers._new.click()
+            strokes_of_both(viewer, widget)
+            widget.project.saveRequested.emit(folder)
+    widget._show_images()
+    assert not widget._list_line.isHidden() and widget.list._add.text() == "Add opened"
+    widget.list._add.click()
+    jump(viewer, widget, 1)
+    strokes_of_both(viewer, widget)
+    QTest.qWait(50)  # what was drawn is recorded
+    widget._show_images()
+    return widget
+
+
+def strokes_of_both(viewer: Viewer, widget: ScribbleMamba) -> None:
+    widget.classes.setCurrent(1)
+    draw(viewer, (24, 16), (24, 32))
+    widget.classes.setCurrent(0)
+    draw(viewer, (4, 4), (4, 44))
+
+
+def jump(viewer: Viewer, widget: ScribbleMamba, row: int) -> None:
+    """A click on that row of the list."""
+    listed = widget.list._list
+    spot = listed.visualItemRect(listed.topLevelItem(row)).center()
+    QTest.mouseClick(listed.viewport(), Qt.MouseButton.LeftButton, pos=spot)
+
+
+def in_view(viewer: Viewer) -> list[str]:
+    return [layer.name for layer in viewer.layers if layer.visible]
+
+
+def texts(widget: ScribbleMamba) -> list[tuple[str, str]]:
+    items = [widget.list._list.topLevelItem(i) for i in range(widget.list._list.topLevelItemCount())]
+    return [(item.text(0), item.text(1)) for item in items]
+
+
+def test_images_are_jumped_among_and_come_back_with_their_strokes(
+    make_napari_viewer: Callable[..., Viewer], tmp_path: Path
+) -> None:
+    viewer = make_napari_viewer(show=True)
+    widget = two_drawn(viewer, tmp_path / "both")
+    assert [(name, text.split()[-1]) for name, text in texts(widget)] == [("one", "strokes"), ("two", "strokes")]
+    assert widget._list_line._line.text() == "▾ 2 images, 2 with strokes"
+    assert in_view(viewer) == ["two", "strokes · two"]
+    jump(viewer, widget, 0)
+    assert in_view(viewer) == ["one", "strokes · one"]
+    one = viewer.layers["strokes · one"]
+    assert widget.layers.value() == (viewer.layers["one"], one)
+    draw(viewer, (40, 4), (40, 44))  # the brush is at hand
+    assert (one.data[40] == 1).sum() > 30 and not viewer.layers["strokes · two"].data[40].any()
+    viewer.window._qt_viewer.canvas.native.setFocus()
+    press(viewer, Qt.Key.Key_PageDown)
+    assert in_view(viewer) == ["two", "strokes · two"] and widget.list.value() == "0001"
+    press(viewer, Qt.Key.Key_PageDown)
+    assert widget.list.value() == "0000"
+    values = [viewer.layers[f"strokes · {name}"].data.copy() for name in ("one", "two")]
+    close(viewer, widget)
+
+    viewer, widget = reopened(make_napari_viewer, tmp_path / "both")
+    assert [layer.name for layer in viewer.layers] == ["one", "strokes · one"]  # the rest comes when it is wanted
+    widget._show_images()
+    jump(viewer, widget, 1)
+    assert in_view(viewer) == ["two", "strokes · two"]
+    assert all((viewer.layers[f"strokes · {n}"].data == v).all() for n, v in zip(("one", "two"), values, strict=True))
+    close(viewer, widget)
+
+
+def test_all_images_with_strokes_are_learnt_from_and_predicted(
+    make_napari_viewer: Callable[..., Viewer], qtbot: QtBot, tmp_path: Path
+) -> None:
+    Endless.made = []
+    viewer = make_napari_viewer(show=True)
+    widget = two_drawn(viewer, tmp_path / "both", Endless)
+    close(viewer, widget)
+    widget = docked(viewer, Endless)
+    widget.project.openRequested.emit(tmp_path / "both")
+    widget.settings.setValue(TINY)
+    widget.button.click()
+    qtbot.waitUntil(lambda: len(widget.progress.value()) > TINY.iterations, timeout=30_000)
+    [run] = Endless.made
+    assert [sample.name for sample in run.samples] == ["one", "two"]  # two was not loaded
+    assert all((sample.target[24, 20:28] == 1).all() for sample in run.samples)
+    assert in_view(viewer)[0] == "one" and "two" not in in_view(viewer)
+    first = run.samples[0].image
+    widget._show_images()
+    jump(viewer, widget, 1)
+    draw(viewer, (40, 4), (40, 44))
+    qtbot.waitUntil(lambda: (run.samples[1].target[40] != IGNORE).any(), timeout=10_000)
+    assert run.samples[0].image is first
+    widget.button.click()
+    qtbot.waitUntil(lambda: widget.session.state == "idle", timeout=30_000)
+    widget.models._all.click()
+    qtbot.waitUntil(lambda: widget.session.state == "idle", timeout=30_000)
+    for name in ("one", "two"):
+        ensemble = viewer.layers[f"ensemble · {name}"]
+        assert ensemble.data.any() and ensemble.visible == (name == "two")
+    widget.guide.setPlaces([Place("one", 0, 10, 12, 5.0)])
+    widget.guide.next()
+    assert "ensemble · one" in in_view(viewer) and "ensemble · two" not in in_view(viewer)
+    widget.models.exportRequested.emit(tmp_path / "data")
+    qtbot.waitUntil(lambda: widget.session.state == "idle", timeout=30_000)
+    assert [sample.name for sample in load_dataset(tmp_path / "data").samples] == ["one", "two"]
+    close(viewer, widget)
+
+
+def test_a_file_that_went_is_marked_and_found_again(make_napari_viewer: Callable[..., Viewer], tmp_path: Path) -> None:
+    viewer = make_napari_viewer(show=True)
+    close(viewer, two_drawn(viewer, tmp_path / "both"))
+    (tmp_path / "two.tif").rename(tmp_path / "moved.tif")
+    (tmp_path / "one.tif").write_bytes((tmp_path / "one.tif").read_bytes() + b" ")
+    viewer, widget = reopened(make_napari_viewer, tmp_path / "both")
+    widget._show_images()
+    assert [text.split(" · ")[0] for _, text in texts(widget)] == ["⚠ changed", "⚠ missing"]
+    jump(viewer, widget, 1)
+    assert "'two' is no longer at" in messages()[-1] and not widget.list._find.isHidden()
+    assert in_view(viewer) == ["one", "strokes · one"]
+    widget.list.foundRequested.emit("0001", tmp_path / "moved.tif")
+    assert in_view(viewer) == ["two", "strokes · two"] and "missing" not in texts(widget)[1][1]
+    close(viewer, widget)
+
+
+@pytest.mark.parametrize("answer", [_images_panel.KEEP, _images_panel.FORGET, _images_panel.CANCEL])
+def test_who_removes_an_image_is_asked_about_its_strokes(
+    make_napari_viewer: Callable[..., Viewer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    monkeypatch.setattr(_images_panel, "asked_about_strokes", lambda parent, row: answer)
+    viewer = make_napari_viewer(show=True)
+    widget = two_drawn(viewer, tmp_path / "both")
+    widget.list._remove.click()
+    stays = answer == _images_panel.CANCEL
+    assert in_view(viewer)[0] == ("two" if stays else "one")
+    assert len(texts(widget)) == 1 + stays
+    assert ("two" in viewer.layers) == stays
+    assert (tmp_path / "both/strokes/0001.journal").exists() == (answer != _images_panel.FORGET)
+    close(viewer, widget)
+    assert kept(tmp_path / "both").any()
+
+
+def test_strokes_of_another_image_of_the_same_shape_are_not_taken(make_napari_viewer: Callable[..., Viewer]) -> None:
+    viewer = make_napari_viewer()
+    one, two = viewer.add_image(disc_image(), name="one"), viewer.add_image(disc_image(), name="two")
+    widget = docked(viewer)
+    widget.layers.setValue((one, None))
+    widget.layers._new.click()
+    strokes = widget.layers.value()[1]
+    widget.layers._image.setValue(two)
+    assert widget.layers.value() == (two, None)
+    widget.layers._image.setValue(one)
+    assert widget.layers.value() == (one, strokes)
+
+
+def test_a_prediction_of_an_image_put_aside_shows_with_it(
+    make_napari_viewer: Callable[..., Viewer], tmp_path: Path
+) -> None:
+    viewer = make_napari_viewer(show=True)
+    widget = two_drawn(viewer, tmp_path / "both")
+    widget._watch([viewer.layers["one"], viewer.layers["two"]], ("background", "object"))
+    ones = {"unet": np.ones((48, 48), np.uint8), "ensemble": np.ones((48, 48), np.uint8)}
+    widget.session.predicted.emit(Prediction("one", None, ones, "x"))
+    assert not viewer.layers["ensemble · one"].visible
+    widget.view.blink()  # off
+    jump(viewer, widget, 0)
+    assert not viewer.layers["ensemble · one"].visible
+    widget.view.blink()
+    assert viewer.layers["ensemble · one"].visible and not viewer.layers["unet · one"].visible
+    close(viewer, widget)
+
+
+def test_the_list_tells_and_edits_which_image_is_in_hand(qtbot: QtBot) -> None:
+    panel = ImagesPanel()
+    qtbot.addWidget(panel)
+    panel.setImages([Row("a", "heart", "3 slices", "there"), Row("b", "liver", "", "missing")])
+    panel.setValue("b")
+    assert panel.value() == "b" and not panel._find.isHidden() and panel._remove.isEnabled()
+    assert panel._list.topLevelItem(1).text(1) == "⚠ missing · nothing drawn"
+    with qtbot.waitSignal(panel.valueChanged):
+        panel.step(1)  # from the last to the first
+    assert panel.value() == "a" and panel._find.isHidden()
+    assert panel.title() == "2 images, 1 with strokes"
+    panel.set_to_add(["spleen", "kidney"])
+    assert panel._add.text() == "Add 2 opened"
+
+
+def test_a_class_drawn_on_another_image_is_not_called_missing(
+    make_napari_viewer: Callable[..., Viewer], qtbot: QtBot, tmp_path: Path
+) -> None:
+    viewer = make_napari_viewer(show=True)
+    widget = two_drawn(viewer, tmp_path / "both")
+    strokes = viewer.layers["strokes · two"]
+    strokes.data_setitem(np.nonzero(strokes.data == 2), 0)
+    qtbot.waitUntil(lambda: not widget._coaching and not widget.drawing._tell._timer.isActive(), timeout=20_000)
+    said = [widget.guide._coach.item(i).text() for i in range(widget.guide._coach.count())]
+    assert not any("object, or remove the class" in text for text in said)
+    assert widget._targets_beside(viewer.layers["two"], ("background", "object")).keys() == {"one"}
+    close(viewer, widget)
