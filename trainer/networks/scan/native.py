@@ -29,7 +29,7 @@ WORTH_A_THREAD = 2**17  # scan elements, some 50 microseconds
 
 NUMBERS = "batch length groups directions channels states rank slices softplus".split()
 STRIDES = "dt_row dt_sequence b_row b_sequence c_row c_sequence".split()
-TENSORS = "order x dt W W_rows A B C D bias y starts last dy dlast dx ddt dW dA dB dC dD dbias".split()
+TENSORS = "order x dt W A B C D bias y starts last dy dlast dx ddt dW dA dB dC dD dbias".split()
 
 
 class _Scan(ctypes.Structure):
@@ -242,16 +242,16 @@ class _NativeScan(torch.autograd.Function):
         scan.slices = -(-x.shape[3] // (BACKWARD_CHANNELS if A.shape[1] > 1 else FORWARD_CHANNELS))
         dx, dA = torch.empty_like(x), x.new_empty(len(x), *A.shape)
         ddt = torch.empty_like(dt) if W is None else x.new_empty(scan.slices, *dt.shape)
-        dW = None if W is None else x.new_empty(len(x), *W.mT.shape)  # (B, Q, R, D)
+        dW = None if W is None else x.new_empty(len(x), *W.shape)
         dB, dC = x.new_empty(2, scan.slices, *dt.shape[:3], A.shape[1])
         dD, dbias = x.new_empty(2, len(x), dt.shape[2], x.shape[3])
         dlast = None if dlast is None else dlast.contiguous()
-        scan.point(starts=starts, dy=dy.contiguous(), dlast=dlast, W_rows=W)
+        scan.point(starts=starts, dy=dy.contiguous(), dlast=dlast)
         scan.point(dx=dx, ddt=ddt, dW=dW, dA=dA, dB=dB, dC=dC, dD=dD, dbias=dbias)
         _run(library().scan_backward, ctx.variant, scan)
         dA, dB, dC, dD, dbias = (t.sum(0) for t in (dA, dB, dC, dD, dbias))
         if W is not None:
-            ddt, dW = ddt.sum(0), dW.sum(0).mT
+            ddt, dW = ddt.sum(0), dW.sum(0)
         return dx, ddt, dW, dA.transpose(1, 2), dB, dC, dD, dbias, *[None] * 4
 
 
@@ -272,6 +272,5 @@ def _describe(
     for name, t in (("dt", dt), ("b", B), ("c", C)):
         setattr(scan, f"{name}_row", _row_stride(t))
         setattr(scan, f"{name}_sequence", t.stride(2))
-    W = None if W is None else W.mT.contiguous()  # (Q, R, D)
     scan.point(order=order, x=x, dt=dt, W=W, A=A, B=B, C=C, D=D, bias=bias)
     return scan

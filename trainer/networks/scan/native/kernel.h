@@ -41,6 +41,7 @@ typedef struct {
   vf y[CHUNK];                                   /* forward */
   vf dy[CHUNK], dfed[CHUNK], dlog[CHUNK];        /* backward; dlog: of dt by the decays alone, times log2(e) */
   vf ddt[CHUNK];
+  vf *W;                                         /* (blocks, R), the same for all chunks of a direction */
   int64_t chunk, count, row[CHUNK];
 } Chunk;
 
@@ -114,11 +115,6 @@ INLINE int64_t in_steps(const Scan *s, const Place *p, int64_t row, int64_t bloc
   return row * s->dt_row + p->sequence * s->dt_sequence + block * LANES;
 }
 
-/* The index of a block in rank r of (B, Q, R, D), or of (Q, R, D). */
-INLINE int64_t in_ranks(const Scan *s, const Place *p, int64_t item, int64_t block, int64_t r) {
-  return ((item * s->groups * s->directions + p->sequence) * s->rank + r) * s->channels + block * LANES;
-}
-
 /* Ask for what the next block will need of a row: rows lie far apart where a direction runs along columns. */
 INLINE void fetch_ahead(const Scan *s, const Place *p, int64_t row, int64_t block) {
   const int64_t channels = in_rows(s, p, row, block) + LANES, steps = in_steps(s, p, row, block) + LANES;
@@ -136,19 +132,20 @@ INLINE void fetch_ahead(const Scan *s, const Place *p, int64_t row, int64_t bloc
 /* The steps of a chunk and a block, before softplus. */
 INLINE void find_steps(const Scan *s, const Place *p, int64_t block, int64_t lanes, Chunk *c) {
   const vf bias = load(s->bias + in_channels(s, p, 0, block), lanes);
-  if (s->rank) widen(s, p, block, lanes, c, bias);
+  if (s->rank) widen(s, p, block, c, bias);
   else
     for (int64_t t = 0; t < c->count; t++) c->dt[t] = load(s->dt + in_steps(s, p, c->row[t], block), lanes) + bias;
 }
 
-/* Load x and dt of a chunk and a block. */
-INLINE void prepare(const Scan *s, const Place *p, int64_t block, int64_t lanes, Chunk *c) {
+/* Load x and dt of a chunk and a block; `sloped`: with the slope, which backward alone needs. */
+INLINE void prepare(const Scan *s, const Place *p, int64_t block, int64_t lanes, Chunk *c, const int sloped) {
   find_steps(s, p, block, lanes, c);
   for (int64_t t = 0; t < c->count; t++) {
     vf x = load(s->x + in_rows(s, p, c->row[t], block), lanes), dt = c->dt[t], slope = splat(1.0f);
     fetch_ahead(s, p, c->row[t], block);
     if (s->softplus) softplus_each(&dt, &slope, 1);
-    c->x[t] = x, c->dt[t] = dt, c->slope[t] = slope, c->fed[t] = dt * x;
+    c->x[t] = x, c->dt[t] = dt, c->fed[t] = dt * x;
+    if (sloped) c->slope[t] = slope;
   }
 }
 
@@ -178,7 +175,7 @@ INLINE void advance(
 INLINE void forward_block(const Scan *s, const Place *p, int64_t block, int64_t lanes, Chunk *c, vf *state) {
   const int64_t N = s->states;
   const vf D = load(s->D + in_channels(s, p, 0, block), lanes);
-  prepare(s, p, block, lanes, c);
+  prepare(s, p, block, lanes, c, 0);
   for (int64_t t = 0; t < c->count; t++) {
     c->y[t] = D * c->x[t];
     if (p->direction) c->y[t] += load(s->y + in_rows(s, p, c->row[t], block), lanes);
@@ -203,11 +200,13 @@ int FORWARD(const Scan *s, int64_t task) {
   const int64_t N = s->states;
   Place p = find_place(s, task);
   vf *states;
-  void *memory = reserve((p.last - p.first) * N, &states);
+  void *memory = reserve((p.last - p.first) * (N + s->rank), &states);
   if (!memory) return 1;
   Chunk c;
+  c.W = states + (p.last - p.first) * N;
   for (int64_t k = 0; k < s->directions; k++) {
     find_sequence(s, &p, k);
+    pack(s, &p, c.W);
     memset(states, 0, (size_t)((p.last - p.first) * N) * sizeof(vf));
     for (int64_t chunk = 0; chunk < chunks_of(s); chunk++) {
       find_rows(s, &p, chunk, &c);
@@ -273,7 +272,7 @@ INLINE void retrace(
 INLINE void backward_block(const Scan *s, const Place *p, int64_t block, int64_t lanes, Chunk *c, Sums *sums) {
   const int64_t N = s->states;
   const vf D = load(s->D + in_channels(s, p, 0, block), lanes);
-  prepare(s, p, block, lanes, c);
+  prepare(s, p, block, lanes, c, 1);
   for (int64_t t = 0; t < c->count; t++) {
     c->dy[t] = load(s->dy + in_rows(s, p, c->row[t], block), lanes);
     c->dfed[t] = c->dlog[t] = splat(0.0f);
@@ -313,11 +312,10 @@ INLINE void end_sums(const Scan *s, const Place *p, const Sums *sums) {
     const int64_t at = block - p->first, lanes = lanes_of(s, block);
     for (int64_t n = 0; n < s->states; n++)
       store(s->dA + in_states(s, p, p->item, block, n), sums->dA[at * s->states + n], lanes);
-    for (int64_t r = 0; r < s->rank; r++)
-      store(s->dW + in_ranks(s, p, p->item, block, r), sums->dW[at * s->rank + r], lanes);
     store(s->dD + in_channels(s, p, p->item, block), sums->dD[at], lanes);
     store(s->dbias + in_channels(s, p, p->item, block), sums->dbias[at], lanes);
   }
+  unpack(s, p, sums->dW);
 }
 
 /* Write dB, dC and, of a rank, ddt of a chunk: no other chunk has a share of them. */
@@ -326,10 +324,8 @@ INLINE void end_chunk(const Scan *s, const Place *p, const Chunk *c, const Sums 
   for (int64_t t = 0; t < c->count; t++) {
     const int64_t row = p->slice * s->batch * s->length + c->row[t];
     const int64_t to = row * s->groups * s->directions + p->sequence;
-    for (int64_t n = 0; n < N; n++) {
-      s->dB[to * N + n] = total(sums->dB[t * N + n]);
-      s->dC[to * N + n] = total(sums->dC[t * N + n]);
-    }
+    totals(s->dB + to * N, sums->dB + t * N, N);
+    totals(s->dC + to * N, sums->dC + t * N, N);
     for (int64_t v = 0; v < rank_vectors(s); v++)
       store(s->ddt + to * s->rank + v * LANES, sums->ddt[t * rank_vectors(s) + v], rank_lanes(s, v));
   }
@@ -348,14 +344,16 @@ int BACKWARD(const Scan *s, int64_t task) {
   Place p = find_place(s, task);
   const int64_t blocks = p.last - p.first;
   Sums sums;
-  void *memory = reserve(of_chunk + blocks * (2 * N + s->rank + 2), &sums.dB);
+  void *memory = reserve(of_chunk + blocks * (2 * N + 2 * s->rank + 2), &sums.dB);
   if (!memory) return 1;
   sums.dC = sums.dB + CHUNK * N, sums.ddt = sums.dC + CHUNK * N, sums.dh = sums.dB + of_chunk;
   sums.dA = sums.dh + blocks * N, sums.dW = sums.dA + blocks * N;
   sums.dD = sums.dW + blocks * s->rank, sums.dbias = sums.dD + blocks;
   Chunk c;
+  c.W = sums.dbias + blocks;
   for (int64_t k = 0; k < s->directions; k++) {
     find_sequence(s, &p, k);
+    pack(s, &p, c.W);
     begin_sums(s, &p, &sums);
     for (int64_t chunk = chunks_of(s) - 1; chunk >= 0; chunk--) {
       find_rows(s, &p, chunk, &c);

@@ -20,7 +20,7 @@ typedef struct {
   const int64_t *order;            /* (K, L) the position that a direction visits at each step, a permutation */
   const float *x;                  /* (B, L, G, D) */
   const float *dt;                 /* (B, L, Q, D) by its strides; (B, L, Q, R) where it has a rank */
-  const float *W, *W_rows;         /* (Q, R, D), and the same as (Q, D, R), which backward alone needs */
+  const float *W;                  /* (Q, D, R) */
   const float *A;                  /* (Q, N, D) times log2(e) */
   const float *B, *C;              /* (B, L, Q, N) by their strides */
   const float *D, *bias;           /* (Q, D) */
@@ -31,7 +31,7 @@ typedef struct {
   const float *dy, *dlast;
   float *dx;
   float *ddt;                      /* of a rank: (slices, B, L, Q, R) to be summed over slices */
-  float *dW;                       /* (B, Q, R, D) to be summed over B */
+  float *dW;                       /* (B, Q, D, R) to be summed over B */
   float *dA;                       /* (B, Q, N, D) of A itself, to be summed over B */
   float *dB, *dC;                  /* (slices, B, L, Q, N) to be summed over slices */
   float *dD, *dbias;               /* (B, Q, D) to be summed over B */

@@ -27,15 +27,16 @@ INLINE void fetch(const float *from, const int width) {
 
 /* The steps of a row before softplus. */
 INLINE void find_single_steps(
-    const Scan *s, const Place *p, int64_t block, int64_t lanes, int64_t row, const vf *bias, vf *dt, const int width) {
+    const Scan *s, const Place *p, int64_t block, int64_t lanes, const Chunk *c, int64_t row, const vf *bias, vf *dt,
+    const int width) {
   if (!s->rank) {
     EACH dt[i] = load(s->dt + in_steps(s, p, row, block) + i * LANES, lanes) + bias[i];
     return;
   }
   const float *from = ranks_of(s, p, row);
+  const vf *W = c->W + (block - p->first) * s->rank;
   EACH dt[i] = bias[i];
-  for (int64_t r = 0; r < s->rank; r++)
-    EACH dt[i] += load(s->W + in_ranks(s, p, 0, block + i, r), lanes) * from[r];
+  for (int64_t r = 0; r < s->rank; r++) EACH dt[i] += W[i * s->rank + r] * from[r];
 }
 
 INLINE void forward_single(
@@ -52,7 +53,7 @@ INLINE void forward_single(
     const float *from = s->x + in_rows(s, p, c->row[t], block);
     float *to = s->y + in_rows(s, p, c->row[t], block);
     vf dt[SINGLE_WIDTH], decay[SINGLE_WIDTH], slope[SINGLE_WIDTH];
-    find_single_steps(s, p, block, lanes, c->row[t], bias, dt, width);
+    find_single_steps(s, p, block, lanes, c, c->row[t], bias, dt, width);
     if (s->softplus) softplus_each(dt, slope, width);
     EACH decay[i] = dt[i] * A[i];
     exp2_each(decay, width);
@@ -93,7 +94,7 @@ INLINE void backward_single(
     fetch(s->dx + in_rows(s, p, c->row[t], block), width);
     if (!s->rank) fetch(s->ddt + in_steps(s, p, c->row[t], block), width);
     vf dt[SINGLE_WIDTH], slope[SINGLE_WIDTH], decay[SINGLE_WIDTH];
-    find_single_steps(s, p, block, lanes, c->row[t], bias, dt, width);
+    find_single_steps(s, p, block, lanes, c, c->row[t], bias, dt, width);
     EACH slope[i] = splat(1.0f);
     if (s->softplus) softplus_each(dt, slope, width);
     EACH decay[i] = dt[i] * A[i];
