@@ -57,7 +57,7 @@ def library() -> ctypes.CDLL:
     loaded.scan_size.restype = loaded.scan_starts.restype = ctypes.c_int64
     loaded.scan_starts.argtypes = [ctypes.c_int, ctypes.c_void_p]
     for kernel in (loaded.scan_forward, loaded.scan_backward):
-        kernel.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int64]
+        kernel.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64]
     if loaded.scan_size() != ctypes.sizeof(_Scan):
         raise OSError(f"{LIBRARY} is of another version of the package; run pip install again")
     return loaded
@@ -106,17 +106,20 @@ def _pool(process: int, threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="scan")
 
 
-def _run(kernel: Callable[[int, object, int], int], variant: int, scan: _Scan) -> None:
+def _run(kernel: Callable[[int, object, int, int], int], variant: int, scan: _Scan) -> None:
     """All tasks of a scan, each thread taking the next one; the result does not depend on the number of threads."""
     tasks = scan.batch * scan.groups * scan.slices
     elements = scan.batch * scan.groups * scan.directions * scan.length * scan.channels * scan.states
     threads = min(torch.get_num_threads(), tasks, 1 + elements // WORTH_A_THREAD)
 
-    def work(task: int) -> int:
-        return kernel(variant, ctypes.byref(scan), task)
+    def work(first: int, last: int) -> int:
+        return kernel(variant, ctypes.byref(scan), first, last)
 
-    mapped = map if threads == 1 else _pool(os.getpid(), torch.get_num_threads()).map
-    if any(list(mapped(work, range(tasks)))):
+    if threads == 1:
+        failed = work(0, tasks)
+    else:
+        failed = any(list(_pool(os.getpid(), torch.get_num_threads()).map(work, range(tasks), range(1, tasks + 1))))
+    if failed:
         raise MemoryError(f"no memory for the selective scan's work space; channels {scan.channels}, N {scan.states}")
 
 
@@ -249,10 +252,14 @@ class _NativeScan(torch.autograd.Function):
         scan.point(starts=starts, dy=dy.contiguous(), dlast=dlast)
         scan.point(dx=dx, ddt=ddt, dW=dW, dA=dA, dB=dB, dC=dC, dD=dD, dbias=dbias)
         _run(library().scan_backward, ctx.variant, scan)
-        dA, dB, dC, dD, dbias = (t.sum(0) for t in (dA, dB, dC, dD, dbias))
+        dA, dB, dC, dD, dbias = map(_total, (dA, dB, dC, dD, dbias))
         if W is not None:
-            ddt, dW = ddt.sum(0), dW.sum(0)
+            ddt, dW = _total(ddt), _total(dW)
         return dx, ddt, dW, dA.transpose(1, 2), dB, dC, dD, dbias, *[None] * 4
+
+
+def _total(parts: Tensor) -> Tensor:
+    return parts[0] if len(parts) == 1 else parts.sum(0)
 
 
 def _describe(

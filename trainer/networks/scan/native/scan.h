@@ -3,7 +3,7 @@
  * Glossary: B batch, L positions, G groups of channels, K directions that share an input and whose outputs are added,
  * D channels of a group, N states of a channel. A sequence is a group and a direction, q = g K + k of Q = G K.
  * A row is a position of a batch item, r = b L + position. Floats unless said, the last axis contiguous.
- * dt may have a rank R, and W makes the step of each channel of it: it is small, where the steps themselves are not.
+ * dt may have a rank R, much smaller than D; the steps of the channels are then W dt, and never in memory.
  */
 #ifndef SCAN_H
 #define SCAN_H

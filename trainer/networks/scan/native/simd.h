@@ -76,6 +76,7 @@ INLINE quad fold(vf x) {
 }
 #endif
 
+/* The sum over the lanes. */
 INLINE float total(vf x) {
 #if LANES == 1
   return x;
