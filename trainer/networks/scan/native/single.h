@@ -113,7 +113,7 @@ INLINE void backward_single(
   for (int64_t t = c->count - 1; t >= 0; t--) {
     const float B = of_row(s->B, p, c->row[t], s->b_row, s->b_sequence);
     const float C = of_row(s->C, p, c->row[t], s->c_row, s->c_sequence);
-    const int64_t row = in_rows(s, p, c->row[t], block);
+    const int64_t row = in_rows(s, p, c->row[t], block), step = in_steps(s, p, c->row[t], block);
     const int64_t ahead = row_at(s, p, (c->chunk - 1) * CHUNK + t);  /* the chunk that comes next */
     fetch(s->x + in_rows(s, p, ahead, block), width);
     if (!s->rank) fetch(s->dt + in_steps(s, p, ahead, block), width);
@@ -129,8 +129,9 @@ INLINE void backward_single(
       vf dx = dfed * dt + D[i] * dy;
       if (p->direction) dx += load(s->dx + row + i * LANES, lanes);
       store(s->dx + row + i * LANES, dx, lanes);
-      if (!s->rank) store(s->ddt + in_steps(s, p, c->row[t], block + i), ddt, lanes);
-      dA[i] += dexponent * dt, dD[i] += dy * x, dbias[i] += ddt, trace.ddt[t][i] = ddt;
+      if (s->rank) trace.ddt[t][i] = ddt;
+      else store(s->ddt + step + i * LANES, ddt, lanes);
+      dA[i] += dexponent * dt, dD[i] += dy * x, dbias[i] += ddt;
     }
     sums->dB[t] = dB, sums->dC[t] = dC;
   }
