@@ -36,6 +36,7 @@ from trainer.files import replacing
 from trainer.networks import AXES, NETWORKS, build, vss
 from trainer.networks.scan import VARIABLE, kernels, native, selective_scan, ss2d_scan
 from trainer.networks.scan.gathered import gathered_ss2d
+from trainer.networks.scan.steps import wide_steps
 
 console = Console(stderr=True)  # the report may go to the standard output
 
@@ -364,7 +365,13 @@ def with_blelloch() -> Callable:
 
 
 def with_no_scan() -> Callable:
-    return patch.object(vss, "ss2d_scan", lambda *tensors: _NoScan.apply(*tensors[:-1]))  # without positions
+    """The projection of the steps stays, as it does in the published layout."""
+
+    def none(*tensors: Tensor) -> Tensor:
+        x, dt, *others, _positions, weight = tensors
+        return _NoScan.apply(x, wide_steps(dt, weight), *others)
+
+    return patch.object(vss, "ss2d_scan", none)
 
 
 def published_layout() -> Callable:

@@ -64,6 +64,18 @@ def image(batch: int, K: int, D: int, N: int, L: int) -> tuple[list[Tensor], Ten
     return tensors, torch.stack([torch.randperm(L) for _ in range(K)])
 
 
+def image_of_rank(R: int, batch: int, K: int, D: int, N: int, L: int) -> tuple[list[Tensor], Tensor]:
+    """The same with dt of rank R; the weight that makes steps of it comes last."""
+    tensors, positions = image(batch, K, D, N, L)
+    tensors[1], weight = numbers((batch, L, K, R), (K, D, R), (1,))[:2]
+    return [*tensors, weight / R], positions
+
+
+def ranked(ss2d: Callable, positions: Tensor) -> Callable:
+    """Takes the tensors of `image_of_rank`."""
+    return lambda *tensors: ss2d(*tensors[:-1], positions, tensors[-1])
+
+
 def outcome(function: Callable, tensors: list[Tensor | None], *rest: object) -> list[Tensor]:
     """What a scan returns, and the gradients of a weighted sum of it."""
     tensors = [t if t is None else t.clone().requires_grad_() for t in tensors]
@@ -115,6 +127,33 @@ def test_images_are_those_of_torch(isa: str, batch: int, K: int, D: int, N: int,
     tensors, positions = image(batch, K, D, N, L)
     expected = outcome(gathered_ss2d, tensors, positions)
     assert_near(outcome(native_ss2d, in_float32(tensors), positions), expected)
+
+
+@EVERY_ISA
+@pytest.mark.parametrize(
+    ("R", "batch", "K", "D", "N", "L"),
+    [
+        *[(1, 2, 1, 1, 1, 2), (3, 2, 3, 33, 5, 37), (6, 1, 4, 192, 16, 70), (12, 2, 2, 20, 8, 33)],
+        *[(21, 1, 2, 70, 17, 40), (6, 2, 4, 64, 1, 36), (48, 1, 2, 147, 1, 33), (16, 1, 3, 35, 1, 5)],
+    ],
+)
+def test_steps_of_a_rank_are_those_of_torch(isa: str, R: int, batch: int, K: int, D: int, N: int, L: int, monkeypatch):
+    monkeypatch.setenv(native.VARIABLE, isa)
+    tensors, positions = image_of_rank(R, batch, K, D, N, L)
+    expected = outcome(ranked(gathered_ss2d, positions), tensors)
+    assert_near(outcome(ranked(native_ss2d, positions), in_float32(tensors)), expected)
+
+
+@EVERY_ISA
+def test_nan_in_the_steps_of_a_rank_comes_out(isa: str, monkeypatch) -> None:
+    monkeypatch.setenv(native.VARIABLE, isa)
+    for which in range(8):
+        tensors, positions = image_of_rank(3, 1, 2, 21, 4, 20)
+        tensors = in_float32(tensors)
+        tensors[which].view(-1)[0] = torch.nan
+        expected = ranked(gathered_ss2d, positions)(*tensors).isnan()
+        assert expected.any()
+        assert torch.equal(ranked(native_ss2d, positions)(*tensors).isnan(), expected)
 
 
 @needs_library
@@ -235,6 +274,17 @@ def test_any_strides() -> None:
 
 
 @needs_library
+def test_any_strides_of_a_rank() -> None:
+    tensors, positions = image_of_rank(3, 2, 3, 6, 4, 10)
+    tensors = in_float32(tensors)
+    expected = outcome(ranked(native_ss2d, positions), tensors)
+    strided = [t.transpose(0, -1).contiguous().transpose(0, -1) for t in tensors]
+    wide = [torch.cat([t, t], dim=-1)[..., : t.shape[-1]] for t in tensors]
+    for others in (strided, wide):
+        assert_near(outcome(ranked(native_ss2d, positions), others), expected, tolerance=0)
+
+
+@needs_library
 @pytest.mark.parametrize("shape", [(3, 1, 2, 5), (1, 4, 1, 5), (2, 4, 3, 1), (2, 1, 1, 1)])
 def test_strides_of_axes_of_length_one_mean_nothing(shape: tuple[int, ...]) -> None:
     batch, L, K, D = shape
@@ -301,6 +351,11 @@ def test_ss2d_says_which_shape_is_wrong() -> None:
         ss2d_scan(*tensors, positions[:, 1:])
     with pytest.raises(ValueError, match=r"positions must be int64, got torch\.int32"):
         ss2d_scan(*tensors, positions.int())
+    ranks, positions = image_of_rank(2, 2, 3, 6, 4, 10)
+    with pytest.raises(ValueError, match=r"dt_weight must have the shape \(3, 6, 2\), got \(3, 5, 2\)"):
+        ss2d_scan(*ranks[:-1], positions, ranks[-1][:, 1:])
+    with pytest.raises(ValueError, match=r"dt must have the shape \(2, 10, 3, 2\), got \(2, 10, 3, 6\)"):
+        ss2d_scan(*tensors, positions, ranks[-1])
 
 
 @needs_library
@@ -332,6 +387,15 @@ def test_threads_change_nothing_not_even_the_last_bit(three_threads: None) -> No
     many = outcome(native_ss2d, tensors, positions)
     torch.set_num_threads(1)
     assert all(torch.equal(a, b) for a, b in zip(many, outcome(native_ss2d, tensors, positions), strict=True))
+
+
+@needs_library
+def test_threads_change_nothing_of_a_rank(three_threads: None) -> None:
+    tensors, positions = image_of_rank(6, 2, 2, 300, 5, 40)
+    scan, tensors = ranked(native_ss2d, positions), in_float32(tensors)
+    many = outcome(scan, tensors)
+    torch.set_num_threads(1)
+    assert all(torch.equal(a, b) for a, b in zip(many, outcome(scan, tensors), strict=True))
 
 
 @needs_library

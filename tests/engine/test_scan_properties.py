@@ -45,6 +45,7 @@ class Case:
     softplus: bool = True  # of sequences
     grouped: bool = True  # B and C have an axis of groups
     last: bool = False  # of sequences: the last state is wanted, too
+    rank: int = 0  # of an image's steps, 0 where each channel has its own
     threads: int = 1
     seed: int = 0
 
@@ -62,6 +63,7 @@ def cases(longest: int, widest: int, most: int) -> st.SearchStrategy[Case]:
         softplus=st.booleans(),
         grouped=st.booleans(),
         last=st.booleans(),
+        rank=st.sampled_from((0, 1, 3, 6, 21)),
         threads=st.sampled_from((1, 2, 5)),
         seed=st.integers(0, 2**16),
     )
@@ -97,10 +99,19 @@ def plain_scan(
 
 
 def plain_ss2d(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, bias: Tensor, positions: Tensor
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    bias: Tensor,
+    positions: Tensor,
+    weight: Tensor | None,
 ) -> Tensor:
     """`ss2d_scan`: each direction walks, and what it says is put back where it was said."""
     said = torch.zeros_like(x)
+    dt = dt if weight is None else (dt[:, :, :, None] * weight).sum(-1)  # (B, L, K, D)
     for k, order in enumerate(positions):
         u, delta, B_k, C_k = (t.transpose(1, 2) for t in (x[:, order], dt[:, order, k], B[:, order, k], C[:, order, k]))
         y = plain_scan(u, delta, A[k], B_k, C_k, D[k], None, bias[k], True, False)
@@ -121,16 +132,19 @@ def arguments(case: Case) -> tuple[list[Tensor | None], tuple[object, ...]]:
     b, G, D, N, L = case.batch, case.groups, case.channels, case.states, case.length
     if case.image:
         state = (b, L, G, N)
-        shapes = [(b, L, D), (b, L, G, D), (G, D, N), state, state, (G, D), (G, D)]
+        steps = (b, L, G, case.rank or D)
+        shapes = [(b, L, D), steps, (G, D, N), state, state, (G, D), (G, D), (G, D, case.rank)]
     else:
         wide, state = (b, G * D, L), (b, G, N, L) if case.grouped else (b, N, L)
         shapes = [wide, wide, (G * D, N), state, state, (G * D,), wide, (G * D,)]
     sign = (-1.0) ** torch.randint(2, (len(shapes),), generator=generator)
     tensors = [s * (torch.rand(shape, generator=generator) + 0.5) for s, shape in zip(sign, shapes, strict=True)]
-    for i in (1, 2, -1):  # delta, A, bias
+    bias = 6 if case.image else 7
+    for i in (2, bias) if case.image and case.rank else (1, 2, bias):  # 1 is delta, which a rank adds up; 2 is A
         tensors[i] = torch.randn(shapes[i], generator=generator)
     tensors[2] = -tensors[2].exp()
     if case.image:
+        tensors[7] = tensors[7] / case.rank if case.rank else None
         return tensors, (torch.stack([torch.randperm(L, generator=generator) for _ in range(G)]),)
     if not case.softplus:  # steps are positive in any network
         tensors[1], tensors[7] = tensors[1].abs(), tensors[7].abs()
@@ -148,20 +162,28 @@ def outcome(function: Callable, tensors: list[Tensor | None], rest: tuple[object
     return [*(o.detach() for o in outputs), *torch.autograd.grad(outputs, used, asked)]
 
 
+def positions_last(ss2d: Callable) -> Callable:
+    def scan(*arguments: Tensor | None) -> Tensor:
+        *tensors, weight, positions = arguments
+        return ss2d(*tensors, positions, weight)
+
+    return scan
+
+
 @cache
 def expected(case: Case) -> list[Tensor]:
     tensors, rest = arguments(case)
-    plain = plain_ss2d if case.image else plain_scan
+    plain = positions_last(plain_ss2d) if case.image else plain_scan
     return outcome(plain, [t if t is None else t.double() for t in tensors], rest)
 
 
 @contextmanager
 def running(path: str, threads: int) -> Iterator[tuple[Callable, Callable]]:
-    """The two forms of a kernel, on so many threads however small the scan is."""
+    """The two forms of a kernel, on so many threads however small the scan is; images have their positions last."""
     if path == "triton":
         from trainer.networks.scan.triton_kernel import triton_scan, triton_ss2d
 
-        yield triton_scan, triton_ss2d
+        yield triton_scan, positions_last(triton_ss2d)
         return
     kernel, _, isa = path.partition(" ")
     forced = {scan.VARIABLE: kernel, native.VARIABLE: isa}
@@ -169,7 +191,7 @@ def running(path: str, threads: int) -> Iterator[tuple[Callable, Callable]]:
     torch.set_num_threads(threads)
     try:
         with patch.dict(os.environ, forced), patch.object(native, "WORTH_A_THREAD", 1):
-            yield selective_scan, ss2d_scan
+            yield selective_scan, positions_last(ss2d_scan)
     finally:
         torch.set_num_threads(before)
 
@@ -191,6 +213,7 @@ def check(path: str, case: Case) -> None:
 @given(case=cases(longest=70, widest=40, most=64))
 @example(case=Case(False, 1, 1, 3, 3, 3136, last=True))
 @example(case=Case(True, 1, 2, 3, 1, 3136, threads=2))
+@example(case=Case(True, 1, 4, 40, 16, 49, rank=6, threads=2))
 def test_values_and_gradients_are_those_of_the_plain_loop(path: str, case: Case) -> None:
     check(path, case)
 
@@ -202,7 +225,7 @@ def test_nan_in_nan_out(path: str, case: Case, data: st.DataObject) -> None:
     tensors, rest = arguments(case)
     which = data.draw(st.sampled_from([i for i, t in enumerate(tensors) if t is not None]))
     tensors[which].view(-1)[data.draw(st.integers(0, tensors[which].numel() - 1))] = torch.nan
-    plain = (plain_scan, plain_ss2d)[case.image](*tensors, *rest)
+    plain = (plain_scan, positions_last(plain_ss2d))[case.image](*tensors, *rest)
     with running(path, case.threads) as forms:
         y, *_ = outcome(forms[case.image], tensors, rest)
     y_plain = plain[0] if isinstance(plain, tuple) else plain
@@ -220,6 +243,7 @@ def test_triton_in_its_interpreter_is_the_plain_loop() -> None:
 @settings(QUIET, max_examples=8)
 @given(case=cases(longest=20, widest=20, most=16))
 @example(case=Case(True, 1, 2, 3, 64, 2))
+@example(case=Case(True, 2, 2, 3, 4, 9, rank=3))
 def triton_is_the_plain_loop(case: Case) -> None:
     check("triton", case)
 

@@ -81,21 +81,31 @@ def selective_scan(
 
 
 def ss2d_scan(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, dt_bias: Tensor, positions: Tensor
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    dt_bias: Tensor,
+    positions: Tensor,
+    dt_weight: Tensor | None = None,
 ) -> Tensor:
     """K scans over one x, each in an order of its own with parameters of its own, added up where they meet.
 
     Direction k visits `positions[k]`, a permutation of 0..L-1; x, dt, B and C stay where they are. Each step takes it
     from a position m to a position l: h_l = exp(d_l A) h_m + d_l B_l x_l, y_l = C_l . h_l + D x_l, where
-    d = softplus(dt + dt_bias).
+    d = softplus(dt + dt_bias). With a `dt_weight`, dt has a rank R and d = softplus(dt_weight dt + dt_bias): the native
+    kernel makes the steps where it uses them, and neither they nor their gradients are ever in memory.
 
-    x: (B, L, D); dt: (B, L, K, D); A: (K, D, N); B, C: (B, L, K, N); D, dt_bias: (K, D); positions: (K, L), int64.
+    x: (B, L, D); dt: (B, L, K, D); A: (K, D, N); B, C: (B, L, K, N); D, dt_bias: (K, D); positions: (K, L), int64;
+    with dt_weight (K, D, R), dt: (B, L, K, R).
 
     Returns y (B, L, D) of x's dtype. The arithmetic is that of `selective_scan`. Raises ValueError where shapes do not
     fit or where `positions` on a processor are no permutations.
     """
-    _check_ss2d(x, dt, A, B, C, D, dt_bias, positions)
-    arguments = (x, dt, A, B, C, D, dt_bias, positions)
+    _check_ss2d(x, dt, A, B, C, D, dt_bias, positions, dt_weight)
+    arguments = (x, dt, A, B, C, D, dt_bias, positions, dt_weight)
     if _inside_compiled_cuda(x):
         return torch.compiler.disable(ss2d_scan)(*arguments)
     _, scan = KERNELS[_choose(x.device, x.dtype, IMAGES)]
@@ -205,11 +215,21 @@ def _check(
 
 
 def _check_ss2d(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, dt_bias: Tensor, positions: Tensor
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    dt_bias: Tensor,
+    positions: Tensor,
+    dt_weight: Tensor | None,
 ) -> None:
     (batch, length, channels), directions, N = x.shape, len(positions), A.shape[-1]
-    state = (batch, length, directions, N)
-    shapes = {"dt": (dt, (batch, length, directions, channels)), "A": (A, (directions, channels, N))}
+    state, width = (batch, length, directions, N), channels if dt_weight is None else dt_weight.shape[-1]
+    shapes = {"dt": (dt, (batch, length, directions, width)), "A": (A, (directions, channels, N))}
+    if dt_weight is not None:
+        shapes["dt_weight"] = dt_weight, (directions, channels, width)
     shapes |= {"B": (B, state), "C": (C, state), "D": (D, (directions, channels))}
     shapes |= {"dt_bias": (dt_bias, (directions, channels)), "positions": (positions, (directions, length))}
     for name, (tensor, shape) in shapes.items():

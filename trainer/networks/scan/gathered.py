@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from trainer.networks.scan.blocked import blocked_scan
+from trainer.networks.scan.steps import wide_steps
 
 
 def gathered_ss2d(
@@ -23,9 +24,11 @@ def gathered_ss2d(
     D: Tensor,
     dt_bias: Tensor,
     positions: Tensor,
+    dt_weight: Tensor | None = None,
     scan: Callable[..., Tensor] = blocked_scan,
 ) -> Tensor:
     """`trainer.networks.scan.ss2d_scan` without its checks of shapes, by way of any scan of sequences."""
+    dt = wide_steps(dt, dt_weight)
     batch, length, K, _ = dt.shape
     order = _walk(positions, batch)  # (L B K)
     inverse = torch.empty_like(order).scatter_(0, order, torch.arange(order.numel(), device=order.device))

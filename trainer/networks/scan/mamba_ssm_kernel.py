@@ -68,6 +68,6 @@ def mamba_ssm_scan(
     return (outcome[0].to(u.dtype), outcome[1]) if return_last_state else outcome.to(u.dtype)
 
 
-def mamba_ssm_ss2d(*tensors: Tensor) -> Tensor:
+def mamba_ssm_ss2d(*tensors: Tensor | None) -> Tensor:
     """`trainer.networks.scan.ss2d_scan` without its checks of shapes."""
     return gathered_ss2d(*tensors, scan=mamba_ssm_scan)

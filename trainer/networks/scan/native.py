@@ -27,9 +27,9 @@ VARIABLE = "SCRIBBLEMAMBA_ISA"  # forces an instruction set: avx512, avx2, sse2,
 FORWARD_CHANNELS, BACKWARD_CHANNELS = 64, 128  # of a task; a task of backward writes its own dB and dC, N of them
 WORTH_A_THREAD = 2**17  # scan elements, some 50 microseconds
 
-NUMBERS = "batch length groups directions channels states slices softplus".split()
+NUMBERS = "batch length groups directions channels states rank slices softplus".split()
 STRIDES = "dt_row dt_sequence b_row b_sequence c_row c_sequence".split()
-TENSORS = "order x dt A B C D bias y starts last dy dlast dx ddt dA dB dC dD dbias".split()
+TENSORS = "order x dt W A B C D bias y starts last dy dlast dx ddt dW dA dB dC dD dbias".split()
 
 
 class _Scan(ctypes.Structure):
@@ -57,7 +57,7 @@ def library() -> ctypes.CDLL:
     loaded.scan_size.restype = loaded.scan_starts.restype = ctypes.c_int64
     loaded.scan_starts.argtypes = [ctypes.c_int, ctypes.c_void_p]
     for kernel in (loaded.scan_forward, loaded.scan_backward):
-        kernel.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int64]
+        kernel.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64]
     if loaded.scan_size() != ctypes.sizeof(_Scan):
         raise OSError(f"{LIBRARY} is of another version of the package; run pip install again")
     return loaded
@@ -106,17 +106,20 @@ def _pool(process: int, threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="scan")
 
 
-def _run(kernel: Callable[[int, object, int], int], variant: int, scan: _Scan) -> None:
+def _run(kernel: Callable[[int, object, int, int], int], variant: int, scan: _Scan) -> None:
     """All tasks of a scan, each thread taking the next one; the result does not depend on the number of threads."""
     tasks = scan.batch * scan.groups * scan.slices
     elements = scan.batch * scan.groups * scan.directions * scan.length * scan.channels * scan.states
     threads = min(torch.get_num_threads(), tasks, 1 + elements // WORTH_A_THREAD)
 
-    def work(task: int) -> int:
-        return kernel(variant, ctypes.byref(scan), task)
+    def work(first: int, last: int) -> int:
+        return kernel(variant, ctypes.byref(scan), first, last)
 
-    mapped = map if threads == 1 else _pool(os.getpid(), torch.get_num_threads()).map
-    if any(list(mapped(work, range(tasks)))):
+    if threads == 1:
+        failed = work(0, tasks)
+    else:
+        failed = any(list(_pool(os.getpid(), torch.get_num_threads()).map(work, range(tasks), range(1, tasks + 1))))
+    if failed:
         raise MemoryError(f"no memory for the selective scan's work space; channels {scan.channels}, N {scan.states}")
 
 
@@ -149,11 +152,19 @@ def native_scan(
 
 
 def native_ss2d(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, dt_bias: Tensor, positions: Tensor
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    dt_bias: Tensor,
+    positions: Tensor,
+    dt_weight: Tensor | None = None,
 ) -> Tensor:
     """`trainer.networks.scan.ss2d_scan` without its checks of shapes."""
     _check_permutations(positions)
-    y, _ = _scan(x.unsqueeze(2), dt, A, B, C, D, dt_bias, positions, True, False)
+    y, _ = _scan(x.unsqueeze(2), dt, A, B, C, D, dt_bias, positions, True, False, dt_weight)
     return y.squeeze(2).to(x.dtype)
 
 
@@ -176,21 +187,25 @@ def _scan(
     order: Tensor,
     softplus: bool,
     keep_last: bool,
+    W: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """x (B, L, G, D), dt (B, L, Q, D), A (Q, D, N), B and C (B, L, Q, N), D and bias (Q, D), order (K, L), Q = G K
+    """x (B, L, G, D), dt (B, L, Q, D) or, with W (Q, D, R), (B, L, Q, R), A (Q, D, N), B and C (B, L, Q, N),
+    D and bias (Q, D), order (K, L), Q = G K
     -> y (B, L, G, D) and the last state (B, Q, N, D) or None; any strides, float32 inside."""
     D, bias = (A.new_zeros(A.shape[:2]) if t is None else t for t in (D, bias))
     x, dt, A, B, C, D, bias = tensors = [t.float() for t in (x, dt, A, B, C, D, bias)]
+    if W is not None:
+        tensors.append(W := W.float().contiguous())
     if any(t.device.type != "cpu" for t in [*tensors, order]):
         raise ValueError(
             f"all tensors of a scan must be on one device, got {', '.join(str(t.device) for t in tensors)}"
         )
     keep_starts = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-    if dt.stride() != torch.empty_like(dt).stride():  # its gradient is to lie as it does itself
+    if W is None and dt.stride() != torch.empty_like(dt).stride():  # its gradient is to lie as it does itself
         dt = dt.contiguous()
     dt, B, C = (t if _has_rows(t) else t.contiguous() for t in (dt, B, C))
     x, D, bias = (t.contiguous() for t in (x, D, bias))
-    return _NativeScan.apply(x, dt, A, B, C, D, bias, order.contiguous(), softplus, keep_last, keep_starts)
+    return _NativeScan.apply(x, dt, W, A, B, C, D, bias, order.contiguous(), softplus, keep_last, keep_starts)
 
 
 def _has_rows(t: Tensor) -> bool:
@@ -207,17 +222,17 @@ class _NativeScan(torch.autograd.Function):
     """`_scan`, once all tensors are float32 and lie as the kernel wants them."""
 
     @staticmethod
-    def forward(ctx, x, dt, A, B, C, D, bias, order, softplus: bool, keep_last: bool, keep_starts: bool):
+    def forward(ctx, x, dt, W, A, B, C, D, bias, order, softplus: bool, keep_last: bool, keep_starts: bool):
         variant = instruction_sets()[instruction_set()]
         A = (A * math.log2(math.e)).transpose(1, 2).contiguous()  # (Q, N, D): the kernel's exponential is 2^x
-        scan = _describe(x, dt, A, B, C, D, bias, order, softplus)
+        scan = _describe(x, dt, W, A, B, C, D, bias, order, softplus)
         scan.slices = -(-x.shape[3] // FORWARD_CHANNELS)
         y, last = torch.empty_like(x), x.new_empty(len(x), *A.shape) if keep_last else None
         starts = x.new_empty(library().scan_starts(variant, ctypes.byref(scan))) if keep_starts else None
         scan.point(y=y, last=last, starts=starts)
         _run(library().scan_forward, variant, scan)
         if keep_starts:
-            ctx.save_for_backward(x, dt, A, B, C, D, bias, order, starts)
+            ctx.save_for_backward(x, dt, W, A, B, C, D, bias, order, starts)
             ctx.variant, ctx.softplus = variant, softplus
         return y, last
 
@@ -225,28 +240,44 @@ class _NativeScan(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, dy: Tensor, dlast: Tensor | None) -> tuple[Tensor | None, ...]:
         *inputs, starts = ctx.saved_tensors
-        x, dt, A, *_ = inputs
+        x, dt, W, A, *_ = inputs
         scan = _describe(*inputs, ctx.softplus)
         scan.slices = -(-x.shape[3] // (BACKWARD_CHANNELS if A.shape[1] > 1 else FORWARD_CHANNELS))
-        dx, ddt, dA = torch.empty_like(x), torch.empty_like(dt), x.new_empty(len(x), *A.shape)
+        dx, dA = torch.empty_like(x), x.new_empty(len(x), *A.shape)
+        ddt = torch.empty_like(dt) if W is None else x.new_empty(scan.slices, *dt.shape)
+        dW = None if W is None else x.new_empty(len(x), *W.shape)
         dB, dC = x.new_empty(2, scan.slices, *dt.shape[:3], A.shape[1])
-        dD, dbias = x.new_empty(2, len(x), *dt.shape[2:])
+        dD, dbias = x.new_empty(2, len(x), dt.shape[2], x.shape[3])
         dlast = None if dlast is None else dlast.contiguous()
-        scan.point(
-            starts=starts, dy=dy.contiguous(), dlast=dlast, dx=dx, ddt=ddt, dA=dA, dB=dB, dC=dC, dD=dD, dbias=dbias
-        )
+        scan.point(starts=starts, dy=dy.contiguous(), dlast=dlast)
+        scan.point(dx=dx, ddt=ddt, dW=dW, dA=dA, dB=dB, dC=dC, dD=dD, dbias=dbias)
         _run(library().scan_backward, ctx.variant, scan)
-        dA, dB, dC, dD, dbias = (t.sum(0) for t in (dA, dB, dC, dD, dbias))
-        return dx, ddt, dA.transpose(1, 2), dB, dC, dD, dbias, *[None] * 4
+        dA, dB, dC, dD, dbias = map(_total, (dA, dB, dC, dD, dbias))
+        if W is not None:
+            ddt, dW = _total(ddt), _total(dW)
+        return dx, ddt, dW, dA.transpose(1, 2), dB, dC, dD, dbias, *[None] * 4
+
+
+def _total(parts: Tensor) -> Tensor:
+    return parts[0] if len(parts) == 1 else parts.sum(0)
 
 
 def _describe(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, bias: Tensor, order: Tensor, softplus: bool
+    x: Tensor,
+    dt: Tensor,
+    W: Tensor | None,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    bias: Tensor,
+    order: Tensor,
+    softplus: bool,
 ) -> _Scan:
-    (batch, length, groups, channels), directions = x.shape, len(order)
-    scan = _Scan(batch, length, groups, directions, channels, A.shape[1], 1, softplus)
+    (batch, length, groups, channels), rank = x.shape, 0 if W is None else W.shape[2]
+    scan = _Scan(batch, length, groups, len(order), channels, A.shape[1], rank, 1, softplus)
     for name, t in (("dt", dt), ("b", B), ("c", C)):
         setattr(scan, f"{name}_row", _row_stride(t))
         setattr(scan, f"{name}_sequence", t.stride(2))
-    scan.point(order=order, x=x, dt=dt, A=A, B=B, C=C, D=D, bias=bias)
+    scan.point(order=order, x=x, dt=dt, W=W, A=A, B=B, C=C, D=D, bias=bias)
     return scan

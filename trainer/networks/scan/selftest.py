@@ -12,7 +12,7 @@ from trainer.networks.scan.blocked import blocked_scan
 from trainer.networks.scan.gathered import gathered_ss2d
 
 TOLERANCE = 2e-5  # of the largest value; float32 kernels are within 2e-6
-B, L, G, D, N = 2, 35, 2, 19, 5  # nothing is a multiple of a vector or a chunk
+B, L, G, D, N, R = 2, 35, 2, 19, 5, 3  # nothing is a multiple of a vector or a chunk
 SEQUENCE = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
 IMAGE = ("x", "dt", "A", "B", "C", "D", "dt_bias")
 
@@ -40,6 +40,20 @@ def _compare_forms(scan: Callable, ss2d: Callable, device: str) -> Iterator[tupl
     tensors = _numbers([(B, L, D), (B, L, G, D), (G, D, N), state, state, (G, D), (G, D)], device)
     positions = torch.stack([torch.arange(L), 3 * torch.arange(L) % L]).to(device)
     yield from compare(ss2d, gathered_ss2d, IMAGE, tensors, positions)
+    tensors = _numbers([(B, L, D), (B, L, G, R), (G, D, N), state, state, (G, D), (G, D), (G, D, R)], device)
+    ranked = (_positions_before_last(form) for form in (ss2d, gathered_ss2d))
+    yield from compare(*ranked, (*IMAGE, "dt_weight"), tensors, positions)
+
+
+def _positions_before_last(ss2d: Callable) -> Callable:
+    """As `compare` calls it: first what has a gradient, the weight of the steps too, and then the positions."""
+
+    def run(*arguments: Tensor) -> Tensor:
+        *tensors, dt_weight, positions = arguments
+        return ss2d(*tensors, positions, dt_weight)
+
+    run.__name__ = ss2d.__name__
+    return run
 
 
 def _numbers(shapes: Sequence[tuple[int, ...]], device: str) -> list[Tensor]:

@@ -23,6 +23,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from trainer.networks.scan.steps import wide_steps
+
 PROGRAMS = 8  # for each multiprocessor, before sequences are cut
 MOST_SEGMENTS, LEAST_CHUNKS = 64, 4  # of a sequence, and of a segment
 LOG2E = tl.constexpr(1.4426950408889634)  # e^x = 2^(x log2 e), and the hardware's exponential is 2^x
@@ -57,9 +59,18 @@ def triton_scan(
 
 
 def triton_ss2d(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, dt_bias: Tensor, positions: Tensor
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    dt_bias: Tensor,
+    positions: Tensor,
+    dt_weight: Tensor | None = None,
 ) -> Tensor:
     """`trainer.networks.scan.ss2d_scan` without its checks of shapes; wrong positions write beyond the arrays."""
+    dt = wide_steps(dt, dt_weight)
     y, _ = _scan(x.unsqueeze(2), dt, A, B, C, D, dt_bias, positions, True, False)
     return y.squeeze(2)
 

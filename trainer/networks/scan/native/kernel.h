@@ -40,8 +40,20 @@ typedef struct {
   vf fed[CHUNK];                                 /* dt x */
   vf y[CHUNK];                                   /* forward */
   vf dy[CHUNK], dfed[CHUNK], dlog[CHUNK];        /* backward; dlog: of dt by the decays alone, times log2(e) */
+  vf ddt[CHUNK];
+  vf *W;                                         /* (blocks, R), the same for all chunks of a direction */
   int64_t chunk, count, row[CHUNK];
 } Chunk;
+
+/* What a task adds up: over all positions, but dB, dC and ddt over the blocks of one chunk, the first two still apart
+ * by lanes. V = R / LANES, rounded up. */
+typedef struct {
+  vf *dh, *dA;     /* (blocks, N) dh: what later positions ask of the state */
+  vf *dD, *dbias;  /* (blocks) */
+  vf *dW;          /* (blocks, R) */
+  vf *dB, *dC;     /* (CHUNK, N) */
+  vf *ddt;         /* (CHUNK, V), of a rank */
+} Sums;
 
 INLINE Place find_place(const Scan *s, int64_t task) {
   const int64_t blocks = (s->channels + LANES - 1) / LANES;
@@ -107,32 +119,35 @@ INLINE int64_t in_steps(const Scan *s, const Place *p, int64_t row, int64_t bloc
 INLINE void fetch_ahead(const Scan *s, const Place *p, int64_t row, int64_t block) {
   const int64_t channels = in_rows(s, p, row, block) + LANES, steps = in_steps(s, p, row, block) + LANES;
   FETCH(s->x + channels);
-  FETCH(s->dt + steps);
+  if (!s->rank) FETCH(s->dt + steps);
   if (s->dy) {
     FETCH(s->dy + channels);
     FETCH(s->dx + channels);
-    FETCH(s->ddt + steps);
+    if (!s->rank) FETCH(s->ddt + steps);
   } else FETCH(s->y + channels);
 }
 
-/* Load x and dt of a chunk and a block. */
-INLINE void prepare(const Scan *s, const Place *p, int64_t block, int64_t lanes, Chunk *c) {
+#include "rank.h"
+
+/* The steps of a chunk and a block, before softplus. */
+INLINE void find_steps(const Scan *s, const Place *p, int64_t block, int64_t lanes, Chunk *c) {
   const vf bias = load(s->bias + in_channels(s, p, 0, block), lanes);
-  for (int64_t t = 0; t < c->count; t++) {
-    vf x = load(s->x + in_rows(s, p, c->row[t], block), lanes), slope = splat(1.0f);
-    vf dt = load(s->dt + in_steps(s, p, c->row[t], block), lanes) + bias;
-    fetch_ahead(s, p, c->row[t], block);
-    if (s->softplus) softplus_each(&dt, &slope, 1);
-    c->x[t] = x, c->dt[t] = dt, c->slope[t] = slope, c->fed[t] = dt * x;
-  }
+  if (s->rank) widen(s, p, block, c, bias);
+  else
+    for (int64_t t = 0; t < c->count; t++) c->dt[t] = load(s->dt + in_steps(s, p, c->row[t], block), lanes) + bias;
 }
 
-/* What a task adds up: over all positions, but dB and dC over the blocks of one chunk, still apart by lanes. */
-typedef struct {
-  vf *dh, *dA;     /* (blocks, N) dh: what later positions ask of the state */
-  vf *dD, *dbias;  /* (blocks) */
-  vf *dB, *dC;     /* (CHUNK, N) */
-} Sums;
+/* Load x and dt of a chunk and a block; `sloped`: with the slope, which backward alone needs. */
+INLINE void prepare(const Scan *s, const Place *p, int64_t block, int64_t lanes, Chunk *c, const int sloped) {
+  find_steps(s, p, block, lanes, c);
+  for (int64_t t = 0; t < c->count; t++) {
+    vf x = load(s->x + in_rows(s, p, c->row[t], block), lanes), dt = c->dt[t], slope = splat(1.0f);
+    fetch_ahead(s, p, c->row[t], block);
+    if (s->softplus) softplus_each(&dt, &slope, 1);
+    c->x[t] = x, c->dt[t] = dt, c->fed[t] = dt * x;
+    if (sloped) c->slope[t] = slope;
+  }
+}
 
 #include "single.h"
 
@@ -160,7 +175,7 @@ INLINE void advance(
 INLINE void forward_block(const Scan *s, const Place *p, int64_t block, int64_t lanes, Chunk *c, vf *state) {
   const int64_t N = s->states;
   const vf D = load(s->D + in_channels(s, p, 0, block), lanes);
-  prepare(s, p, block, lanes, c);
+  prepare(s, p, block, lanes, c, 0);
   for (int64_t t = 0; t < c->count; t++) {
     c->y[t] = D * c->x[t];
     if (p->direction) c->y[t] += load(s->y + in_rows(s, p, c->row[t], block), lanes);
@@ -185,11 +200,13 @@ int FORWARD(const Scan *s, int64_t task) {
   const int64_t N = s->states;
   Place p = find_place(s, task);
   vf *states;
-  void *memory = reserve((p.last - p.first) * N, &states);
+  void *memory = reserve((p.last - p.first) * (N + s->rank), &states);
   if (!memory) return 1;
   Chunk c;
+  c.W = states + (p.last - p.first) * N;
   for (int64_t k = 0; k < s->directions; k++) {
     find_sequence(s, &p, k);
+    pack(s, &p, c.W);
     memset(states, 0, (size_t)((p.last - p.first) * N) * sizeof(vf));
     for (int64_t chunk = 0; chunk < chunks_of(s); chunk++) {
       find_rows(s, &p, chunk, &c);
@@ -255,7 +272,7 @@ INLINE void retrace(
 INLINE void backward_block(const Scan *s, const Place *p, int64_t block, int64_t lanes, Chunk *c, Sums *sums) {
   const int64_t N = s->states;
   const vf D = load(s->D + in_channels(s, p, 0, block), lanes);
-  prepare(s, p, block, lanes, c);
+  prepare(s, p, block, lanes, c, 1);
   for (int64_t t = 0; t < c->count; t++) {
     c->dy[t] = load(s->dy + in_rows(s, p, c->row[t], block), lanes);
     c->dfed[t] = c->dlog[t] = splat(0.0f);
@@ -270,10 +287,11 @@ INLINE void backward_block(const Scan *s, const Place *p, int64_t block, int64_t
     if (p->direction) dx += load(to, lanes);
     store(to, dx, lanes);
     const vf ddt = (c->dfed[t] * c->x[t] + c->dlog[t] * 0.69314718055994531f) * c->slope[t];
-    store(s->ddt + in_steps(s, p, c->row[t], block), ddt, lanes);
-    dD += c->dy[t] * c->x[t], dbias += ddt;
+    if (!s->rank) store(s->ddt + in_steps(s, p, c->row[t], block), ddt, lanes);
+    dD += c->dy[t] * c->x[t], dbias += ddt, c->ddt[t] = ddt;
   }
   sums->dD[block - p->first] += dD, sums->dbias[block - p->first] += dbias;
+  if (s->rank) narrow(s, p, block, lanes, c, c->ddt, 1, sums);
 }
 
 INLINE void begin_sums(const Scan *s, const Place *p, Sums *sums) {
@@ -284,6 +302,7 @@ INLINE void begin_sums(const Scan *s, const Place *p, Sums *sums) {
       sums->dh[at * s->states + n] = s->dlast ? load(s->dlast + from, lanes_of(s, block)) : splat(0.0f);
       sums->dA[at * s->states + n] = splat(0.0f);
     }
+    for (int64_t r = 0; r < s->rank; r++) sums->dW[at * s->rank + r] = splat(0.0f);
     sums->dD[at] = sums->dbias[at] = splat(0.0f);
   }
 }
@@ -296,18 +315,19 @@ INLINE void end_sums(const Scan *s, const Place *p, const Sums *sums) {
     store(s->dD + in_channels(s, p, p->item, block), sums->dD[at], lanes);
     store(s->dbias + in_channels(s, p, p->item, block), sums->dbias[at], lanes);
   }
+  unpack(s, p, sums->dW);
 }
 
-/* Write dB and dC of a chunk: no other chunk has a share of them. */
+/* Write dB, dC and, of a rank, ddt of a chunk: no other chunk has a share of them. */
 INLINE void end_chunk(const Scan *s, const Place *p, const Chunk *c, const Sums *sums) {
   const int64_t N = s->states;
   for (int64_t t = 0; t < c->count; t++) {
     const int64_t row = p->slice * s->batch * s->length + c->row[t];
-    const int64_t to = (row * s->groups * s->directions + p->sequence) * N;
-    for (int64_t n = 0; n < N; n++) {
-      s->dB[to + n] = total(sums->dB[t * N + n]);
-      s->dC[to + n] = total(sums->dC[t * N + n]);
-    }
+    const int64_t to = row * s->groups * s->directions + p->sequence;
+    totals(s->dB + to * N, sums->dB + t * N, N);
+    totals(s->dC + to * N, sums->dC + t * N, N);
+    for (int64_t v = 0; v < rank_vectors(s); v++)
+      store(s->ddt + to * s->rank + v * LANES, sums->ddt[t * rank_vectors(s) + v], rank_lanes(s, v));
   }
 }
 
@@ -320,21 +340,24 @@ INLINE int64_t backward_blocks(const Scan *s, const Place *p, int64_t block, Chu
 }
 
 int BACKWARD(const Scan *s, int64_t task) {
-  const int64_t N = s->states;
+  const int64_t N = s->states, of_chunk = CHUNK * (2 * N + rank_vectors(s));
   Place p = find_place(s, task);
   const int64_t blocks = p.last - p.first;
   Sums sums;
-  void *memory = reserve(2 * blocks * (N + 1) + 2 * CHUNK * N, &sums.dB);
+  void *memory = reserve(of_chunk + blocks * (2 * N + 2 * s->rank + 2), &sums.dB);
   if (!memory) return 1;
-  sums.dC = sums.dB + CHUNK * N, sums.dh = sums.dC + CHUNK * N;
-  sums.dA = sums.dh + blocks * N, sums.dD = sums.dA + blocks * N, sums.dbias = sums.dD + blocks;
+  sums.dC = sums.dB + CHUNK * N, sums.ddt = sums.dC + CHUNK * N, sums.dh = sums.dB + of_chunk;
+  sums.dA = sums.dh + blocks * N, sums.dW = sums.dA + blocks * N;
+  sums.dD = sums.dW + blocks * s->rank, sums.dbias = sums.dD + blocks;
   Chunk c;
+  c.W = sums.dbias + blocks;
   for (int64_t k = 0; k < s->directions; k++) {
     find_sequence(s, &p, k);
+    pack(s, &p, c.W);
     begin_sums(s, &p, &sums);
     for (int64_t chunk = chunks_of(s) - 1; chunk >= 0; chunk--) {
       find_rows(s, &p, chunk, &c);
-      memset(sums.dB, 0, (size_t)(2 * CHUNK * N) * sizeof(vf));
+      memset(sums.dB, 0, (size_t)of_chunk * sizeof(vf));
       for (int64_t block = p.first; block < p.last;) block += backward_blocks(s, &p, block, &c, &sums);
       end_chunk(s, &p, &c, &sums);
     }

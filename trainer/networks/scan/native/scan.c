@@ -71,6 +71,19 @@ EXPORT int64_t scan_starts(int variant, const Scan *s) {
   return s->batch * s->groups * s->directions * chunks * blocks * s->states * lanes;
 }
 
-/* Tasks 0 .. batch groups slices - 1 may run at the same time. Returns 0, or 1 where there is no memory. */
-EXPORT int scan_forward(int variant, const Scan *s, int64_t task) { return variants[variant].forward(s, task); }
-EXPORT int scan_backward(int variant, const Scan *s, int64_t task) { return variants[variant].backward(s, task); }
+/* The tasks first .. last - 1. */
+static int run_tasks(scan_task *task, const Scan *s, int64_t first, int64_t last) {
+  int failed = 0;
+  for (int64_t i = first; i < last && !failed; i++) failed = task(s, i);
+  return failed;
+}
+
+/* Some of the tasks 0 .. batch groups slices - 1, which may run at the same time. Returns 0, or 1 where there is no
+ * memory. */
+EXPORT int scan_forward(int variant, const Scan *s, int64_t first, int64_t last) {
+  return run_tasks(variants[variant].forward, s, first, last);
+}
+
+EXPORT int scan_backward(int variant, const Scan *s, int64_t first, int64_t last) {
+  return run_tasks(variants[variant].backward, s, first, last);
+}

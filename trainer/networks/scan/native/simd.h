@@ -63,18 +63,40 @@ INLINE void store(float *to, vf x, int64_t width) {
   else for (int64_t i = 0; i < width; i++) to[i] = ((float *)&x)[i];
 }
 
-/* The sum over the lanes, halving. */
-INLINE float total(vf x) {
-#if LANES == 1
-  return x;
-#else
-  typedef float quad __attribute__((vector_size(16)));
+#if LANES > 1
+typedef float quad __attribute__((vector_size(16)));
+
+/* The sum over the lanes, halving down to four. */
+INLINE quad fold(vf x) {
   quad part[LANES / 4];
   memcpy(part, &x, sizeof x);
   for (int half = LANES / 8; half; half /= 2)
     for (int i = 0; i < half; i++) part[i] += part[i + half];
-  return (part[0][0] + part[0][2]) + (part[0][1] + part[0][3]);
+  return part[0];
+}
 #endif
+
+/* The sum over the lanes. */
+INLINE float total(vf x) {
+#if LANES == 1
+  return x;
+#else
+  const quad four = fold(x);
+  return (four[0] + four[2]) + (four[1] + four[3]);
+#endif
+}
+
+/* The sums over the lanes of so many vectors. */
+INLINE void totals(float *to, const vf *x, int64_t count) {
+  int64_t i = 0;
+#if LANES > 1 && defined(__SSE__)
+  for (; i + 4 <= count; i += 4) {
+    __m128 a = (__m128)fold(x[i]), b = (__m128)fold(x[i + 1]), c = (__m128)fold(x[i + 2]), d = (__m128)fold(x[i + 3]);
+    _MM_TRANSPOSE4_PS(a, b, c, d);
+    _mm_storeu_ps(to + i, _mm_add_ps(_mm_add_ps(a, c), _mm_add_ps(b, d)));
+  }
+#endif
+  for (; i < count; i++) to[i] = total(x[i]);
 }
 
 /* Polynomials and what is made of them come for up to MANY vectors at once, step by step: each step of one vector has

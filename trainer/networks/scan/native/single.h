@@ -8,7 +8,7 @@
 /* What backward keeps of a chunk between its two ways. */
 typedef struct {
   ALIGNED vf dt[CHUNK][SINGLE_WIDTH], slope[CHUNK][SINGLE_WIDTH], decay[CHUNK][SINGLE_WIDTH];
-  vf before[CHUNK + 1][SINGLE_WIDTH];
+  vf before[CHUNK + 1][SINGLE_WIDTH], ddt[CHUNK][SINGLE_WIDTH];
 } Trace;
 
 /* Are there SINGLE_WIDTH blocks from `block` on, all of them whole? */
@@ -25,6 +25,20 @@ INLINE void fetch(const float *from, const int width) {
   for (int i = 0; i < width; i++) FETCH(from + i * LANES);
 }
 
+/* The steps of a row before softplus. */
+INLINE void find_single_steps(
+    const Scan *s, const Place *p, int64_t block, int64_t lanes, const Chunk *c, int64_t row, const vf *bias, vf *dt,
+    const int width) {
+  if (!s->rank) {
+    EACH dt[i] = load(s->dt + in_steps(s, p, row, block) + i * LANES, lanes) + bias[i];
+    return;
+  }
+  const float *from = ranks_of(s, p, row);
+  const vf *W = c->W + (block - p->first) * s->rank;
+  EACH dt[i] = bias[i];
+  for (int64_t r = 0; r < s->rank; r++) EACH dt[i] += W[i * s->rank + r] * from[r];
+}
+
 INLINE void forward_single(
     const Scan *s, const Place *p, int64_t block, int64_t lanes, const Chunk *c, vf *state, const int width) {
   const int64_t channel = in_channels(s, p, 0, block);
@@ -36,10 +50,10 @@ INLINE void forward_single(
   for (int64_t t = 0; t < c->count; t++) {
     const float B = of_row(s->B, p, c->row[t], s->b_row, s->b_sequence);
     const float C = of_row(s->C, p, c->row[t], s->c_row, s->c_sequence);
-    const float *from = s->x + in_rows(s, p, c->row[t], block), *step = s->dt + in_steps(s, p, c->row[t], block);
+    const float *from = s->x + in_rows(s, p, c->row[t], block);
     float *to = s->y + in_rows(s, p, c->row[t], block);
     vf dt[SINGLE_WIDTH], decay[SINGLE_WIDTH], slope[SINGLE_WIDTH];
-    EACH dt[i] = load(step + i * LANES, lanes) + bias[i];
+    find_single_steps(s, p, block, lanes, c, c->row[t], bias, dt, width);
     if (s->softplus) softplus_each(dt, slope, width);
     EACH decay[i] = dt[i] * A[i];
     exp2_each(decay, width);
@@ -75,12 +89,13 @@ INLINE void backward_single(
   }
   for (int64_t t = 0; t < c->count; t++) {
     const float B = of_row(s->B, p, c->row[t], s->b_row, s->b_sequence);
-    const float *from = s->x + in_rows(s, p, c->row[t], block), *step = s->dt + in_steps(s, p, c->row[t], block);
+    const float *from = s->x + in_rows(s, p, c->row[t], block);
     fetch(s->dy + in_rows(s, p, c->row[t], block), width);
     fetch(s->dx + in_rows(s, p, c->row[t], block), width);
-    fetch(s->ddt + in_steps(s, p, c->row[t], block), width);
+    if (!s->rank) fetch(s->ddt + in_steps(s, p, c->row[t], block), width);
     vf dt[SINGLE_WIDTH], slope[SINGLE_WIDTH], decay[SINGLE_WIDTH];
-    EACH dt[i] = load(step + i * LANES, lanes) + bias[i], slope[i] = splat(1.0f);
+    find_single_steps(s, p, block, lanes, c, c->row[t], bias, dt, width);
+    EACH slope[i] = splat(1.0f);
     if (s->softplus) softplus_each(dt, slope, width);
     EACH decay[i] = dt[i] * A[i];
     exp2_each(decay, width);
@@ -101,7 +116,7 @@ INLINE void backward_single(
     const int64_t row = in_rows(s, p, c->row[t], block), step = in_steps(s, p, c->row[t], block);
     const int64_t ahead = row_at(s, p, (c->chunk - 1) * CHUNK + t);  /* the chunk that comes next */
     fetch(s->x + in_rows(s, p, ahead, block), width);
-    fetch(s->dt + in_steps(s, p, ahead, block), width);
+    if (!s->rank) fetch(s->dt + in_steps(s, p, ahead, block), width);
     vf dB = sums->dB[t], dC = sums->dC[t];
     EACH {
       const vf x = load(s->x + row + i * LANES, lanes), dy = load(s->dy + row + i * LANES, lanes);
@@ -114,7 +129,8 @@ INLINE void backward_single(
       vf dx = dfed * dt + D[i] * dy;
       if (p->direction) dx += load(s->dx + row + i * LANES, lanes);
       store(s->dx + row + i * LANES, dx, lanes);
-      store(s->ddt + step + i * LANES, ddt, lanes);
+      if (s->rank) trace.ddt[t][i] = ddt;
+      else store(s->ddt + step + i * LANES, ddt, lanes);
       dA[i] += dexponent * dt, dD[i] += dy * x, dbias[i] += ddt;
     }
     sums->dB[t] = dB, sums->dC[t] = dC;
@@ -123,6 +139,7 @@ INLINE void backward_single(
     sums->dh[at + i] = dh[i], sums->dA[at + i] += dA[i];
     sums->dD[at + i] += dD[i], sums->dbias[at + i] += dbias[i];
   }
+  if (s->rank) EACH narrow(s, p, block + i, lanes, c, trace.ddt[0] + i, SINGLE_WIDTH, sums);
 }
 
 INLINE int64_t backward_singles(const Scan *s, const Place *p, int64_t block, const Chunk *c, Sums *sums) {
