@@ -3,9 +3,14 @@
 import gc
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
+
+if TYPE_CHECKING:
+    from napari import Viewer
+
+    from napari_scribblemamba._widget import ScribbleMamba
 
 PLUGIN = "napari-scribblemamba"
 
@@ -20,17 +25,29 @@ def open_app(
         images: Files for napari to open.
         sample: A generated image to try it on, with its strokes.
     """
+    import napari  # here: --help should not take seconds
+
+    from napari_scribblemamba._worker import wait_for_background
+
+    open_window(images, sample)
+    napari.run()
+    wait_for_background(seconds=30)  # python must not go while a thread is in the middle of a step
+
+
+def open_window(
+    images: tuple[Path, ...] = (), sample: Literal["cardiac", "microscopy", "endoscopy"] | None = None
+) -> "tuple[Viewer, ScribbleMamba]":
+    """napari with our panel docked and these images or this sample open."""
     with suppress(ImportError):
         import triton  # noqa: F401  before OpenGL, after which it may have to stay out: see _opengl.py
-    import napari  # here: --help should not take seconds
+    import napari
     from napari.settings import get_settings
     from qtpy.QtCore import QTimer
 
     from napari_scribblemamba._readers import plugin_for
-    from napari_scribblemamba._worker import wait_for_background
 
     viewer = napari.Viewer(title="ScribbleMamba", show_welcome_screen=not images and sample is None)
-    viewer.window.add_plugin_dock_widget(PLUGIN)
+    _, widget = viewer.window.add_plugin_dock_widget(PLUGIN)
     if get_settings().application.window_size is None:  # the first start; later ones find the window as it was left
         viewer.window.resize(1300, 900)
     for path in images:
@@ -41,8 +58,7 @@ def open_app(
     # collections of the oldest generation were the only long stalls of the window: what stands now is never garbage
     gc.collect()
     gc.freeze()
-    napari.run()
-    wait_for_background(seconds=30)  # python must not go while a thread is in the middle of a step
+    return viewer, widget
 
 
 def main() -> None:

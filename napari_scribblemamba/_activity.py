@@ -8,7 +8,6 @@ from qtpy.QtCore import QTimer
 TITLES = {
     "training": "Training on strokes",
     "paused": "Training, paused",
-    "stopping": "Stopping after this step",
     "predicting": "Predicting",
 }
 EVERY = 500  # ms between two looks; what is done by the first needs no bar

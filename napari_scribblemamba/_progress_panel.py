@@ -23,7 +23,6 @@ HEADLINES = {
     "training": "Training",
     "paused": "Paused",
     "propagation": "Spreading the strokes",
-    "stopping": "Stopping after this step",
     "predicting": "Predicting",
     "saving": "Saving",
     "loading": "Loading",
@@ -93,11 +92,15 @@ class ProgressPanel(QWidget):
         self.redraw()
         if state in ("training", "loading", "saving"):
             self._bar.setRange(0, 0)
-        elif before == "stopping":
-            self._headline.setText("Stopped; what was learnt is kept")
         elif before != state == "idle":
             self._headline.setText("Done")
             self.set_fraction(1.0)
+
+    def set_stopped(self) -> None:
+        """The person has ended what was going on."""
+        last = self._history[-1] if self._history else None
+        self._headline.setText("Stopped; what was learnt is kept" if last and last.iteration else "Stopped")
+        self.set_fraction(last.fraction if last else 0.0)
 
     def set_fraction(self, fraction: float) -> None:
         """How much is done, 0..1."""
@@ -137,7 +140,7 @@ class ProgressPanel(QWidget):
                 pen = pg.mkPen(CURVES[len(self._curves) % len(CURVES)], width=2)
                 self._curves[name] = self._plot.plot(name=name, pen=pen)
             self._curves[name].setData(np.asarray(points))
-        running = self._state in ("training", "paused", "stopping")
+        running = self._state in ("training", "paused")
         self._numbers.setText(_describe(self._history[-1], running) if self._history else "")
         self._numbers.setVisible(bool(self._history))
         self._plot.setVisible(bool(self._smooth))

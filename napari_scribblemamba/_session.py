@@ -1,7 +1,8 @@
-"""Session: what the plugin is doing (idle, training, stopping, predicting, ...); owns the Run and the Model. No Qt.
+"""Session: what the plugin is doing (idle, training, predicting, ...); owns the Run and the Model. No Qt.
 
 Work is a generator of events that `run_in_background` drains in a thread; its callbacks come back on the caller's
-thread. Every piece of work has a generation number: what arrives late from an older one is dropped.
+thread. Every piece of work has a generation number: what arrives late from an older one is dropped. So Stop is answered
+at once, whatever the thread is in the middle of; what is asked for next begins when that thread has ended.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from trainer import Config, Model, Progress, Run, Sample
 
 Result = TypeVar("Result")
-State = Literal["idle", "training", "paused", "stopping", "predicting", "saving", "loading"]
+State = Literal["idle", "training", "paused", "predicting", "saving", "loading"]
 LOOK_EVERY = 0.5  # seconds between two predictions while training
 LOOK_SHARE = 0.2  # of the time, at most, goes into looking instead of learning
 PROPAGATED = "propagated strokes"
@@ -40,6 +41,29 @@ class Prediction:
     fraction: float = 1.0  # how much of the whole is predicted, 0..1; 1 also while training
     network: str = ""  # whose probabilities were asked for
     probabilities: np.ndarray | None = None  # of that network, float32 (K, *its labels)
+
+
+@dataclass(eq=False)
+class Training:
+    """One press of Train: its run, once there is one, and whether Stop was pressed."""
+
+    run: Run | None = None
+    stopped: bool = False
+
+    def hold(self, run: Run) -> None:
+        """In the thread: this is the run; it ends at once where Stop came first."""
+        self.run = run
+        if self.stopped:
+            run.stop()
+
+    def stop(self) -> None:
+        self.stopped = True
+        if self.run is not None:
+            self.run.stop()
+
+    @property
+    def learnt(self) -> Model | None:
+        return self.run.model if self.run is not None and self.run.iteration else None
 
 
 def make_run(samples: Sequence[Sample], config: Config, classes: Sequence[str], start: Model | None = None) -> Run:
@@ -80,7 +104,9 @@ class Session:
             "",
             None,
         )  # (sample, slice) in view; set by the window, read in the thread
-        self._run: Run | None = None
+        self._training: Training | None = None  # the one that runs
+        self._ending: Training | None = None  # the one that was stopped, and whose thread has not ended yet
+        self._waiting: Callable[[], None] | None = None  # begins what was asked for meanwhile
         self._samples: list[Sample] = []  # that the run learns from
         self._teachers: dict[str, np.ndarray] = {}  # sample name -> its propagated strokes (K, *space)
         self._guide = Guide()  # of the images that are trained on
@@ -105,16 +131,15 @@ class Session:
         """
 
         def done(model: Model | None) -> None:
-            stopped = self.state == "stopping"
             self._finish()
             if model is not None:
                 self._set_model(model)
-                if not stopped:  # who presses Stop wants quiet
-                    self.predict(self._samples)
+                self.predict(self._samples)
 
         self._samples, self._told = list(samples), False
         self._guide = Guide(held)
-        self._begin("training", self._training(samples, classes, config, start, self._generation + 1), done)
+        training = Training()
+        self._begin("training", self._learning(training, samples, classes, config, start), done, training)
 
     def pause(self) -> None:
         """Let the training wait after the current step, clock and all, until `resume` or `stop`."""
@@ -159,14 +184,17 @@ class Session:
         )
 
     def stop(self) -> None:
-        """End the training after the current step and keep its model; or end the prediction."""
-        if self.state in ("training", "paused"):
-            self._set_state("stopping")
-            if self._run is not None:
-                self._run.stop()
-        elif self.state == "predicting":
-            self._generation += 1
-            self._set_state("idle")
+        """End the training, its model stays; or end the prediction. Idle at once: the thread ends on its own."""
+        if self.state not in ("training", "paused", "predicting"):
+            return
+        self._generation += 1
+        training, self._training, self._waiting = self._training, None, None
+        if training is not None:
+            training.stop()
+            self._ending = self._ending or training  # that of an earlier one, where this one had to wait for it
+        self._set_state("idle")
+        if training is not None and (model := training.learnt) is not None:
+            self._set_model(model)
 
     def predict(self, samples: Sequence[Sample], probabilities: str | None = None) -> None:
         """Every slice of the samples, the nearest to the visible one first; with the probabilities of one network."""
@@ -204,25 +232,29 @@ class Session:
     def close(self) -> None:
         """The window goes away: end everything, tell nobody."""
         self._generation += 1
-        if self._run is not None:
-            self._run.stop()
+        for training in filter(None, (self._training, self._ending)):
+            training.stop()
+        self._training = self._ending = self._waiting = None
+
+    @property
+    def _run(self) -> Run | None:
+        return None if self._training is None else self._training.run
 
     # how it is done -------------------------------------------------------------------------------------------------
 
-    def _training(
+    def _learning(
         self,
+        training: Training,
         samples: Sequence[Sample],
         classes: Sequence[str],
         config: Config,
         start: Model | None,
-        generation: int,
     ) -> Generator[Progress | Prediction | Guidance, None, Model | None]:
         """In the thread: train, and look at a slice now and then. Gives the model, None where nothing was learnt."""
         run = self._make_run(samples, config, classes, *([] if start is None else [start]))
-        self._run = run
-        if self.state == "stopping" or generation != self._generation:  # Stop was pressed while the run was being made
-            run.stop()
-
+        training.hold(run)
+        if training.stopped:
+            return None
         self._teachers = run.teachers
         iteration, due = 0, 0.0
         looks: Iterator[Prediction] | None = None
@@ -232,7 +264,7 @@ class Session:
             yield progress
             if progress.stage == "propagation":
                 yield from _first_overlays(run.teachers, shown)
-            elif self.state == "training" and self._clock() >= due:
+            elif self.state == "training" and not training.stopped and self._clock() >= due:
                 looks = looks or self._looks(run.model)
                 begun = self._clock()
                 yield next(looks)
@@ -296,19 +328,41 @@ class Session:
 
         self._begin("saving", _once(lambda: write(folder)), done)
 
-    def _begin(self, state: State, events: Generator, done: Callable) -> None:
+    def _begin(self, state: State, events: Generator, done: Callable, training: Training | None = None) -> None:
         if self.state not in ("idle", "predicting"):
             raise ValueError(f"still {self.state}; wait until it is done")
         self._generation += 1
-        generation = self._generation
+        generation, self._training = self._generation, training
 
         def current(callback: Callable[[object], None]) -> Callable[[object], None]:
             return lambda value: callback(value) if generation == self._generation else None
 
+        def last(callback: Callable[[object], None]) -> Callable[[object], None]:
+            def call(value: object) -> None:
+                current(callback)(value)
+                if training is not None and training is self._ending:
+                    self._on_ended()
+
+            return call
+
+        def begin() -> None:
+            self._run_in_background(
+                events, on_event=current(self._on_event), on_done=last(done), on_error=last(self._on_error)
+            )
+
         self._set_state(state)
-        self._run_in_background(
-            events, on_event=current(self._on_event), on_done=current(done), on_error=current(self._on_error)
-        )
+        if self._ending is None:
+            begin()
+        else:  # its thread may be in the middle of a step, with the networks that are wanted now
+            self._waiting = begin
+
+    def _on_ended(self) -> None:
+        """The thread of a training that was stopped is done."""
+        training, self._ending = self._ending, None
+        self._free(training)
+        begin, self._waiting = self._waiting, None
+        if begin is not None:
+            begin()
 
     def _on_event(self, event: Progress | Prediction | Guidance) -> None:
         if self._run is not None and not self._told:  # its first sign of life: device and kernel are known now
@@ -321,19 +375,24 @@ class Session:
 
     def _on_error(self, error: Exception) -> None:
         """What was learnt before the error stays."""
-        learnt = self._run.model if self._run is not None and self._run.iteration else None
+        learnt = None if self._training is None else self._training.learnt
         self._finish()
         if learnt is not None:
             self._set_model(learnt)
         self.failed.emit(error)
 
     def _finish(self) -> None:
-        run, self._run = self._run, None
+        training, self._training = self._training, None
+        self._free(training)
+        self._set_state("idle")
+
+    def _free(self, training: Training | None) -> None:
+        """The memory of a GPU that only the training needed."""
+        run = None if training is None else training.run
         if run is not None and run.config.device.startswith("cuda"):
             self._run_in_background(
                 _freed(run.model), on_event=lambda _: None, on_done=lambda _: None, on_error=self.failed.emit
             )
-        self._set_state("idle")
 
     def _set_model(self, model: Model) -> None:
         self.model = model

@@ -4,9 +4,8 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 BUTTONS = {  # state -> text, colour and tooltip of the main button
-    "training": ("Stop", "#b4530a", "End after this step; what was learnt is kept"),
+    "training": ("Stop", "#b4530a", "End now; what was learnt is kept"),
     "paused": ("Stop", "#b4530a", "End now; what was learnt is kept"),
-    "stopping": ("Stopping…", "#5b6470", "The current step is being finished"),
 }
 TRAIN = ("Train", "#0b6bab", "Learn from the strokes (paint some of each class, the background too)")
 PAUSES = {

@@ -119,7 +119,7 @@ class ScribbleMamba(QWidget):
         self.guide = GuidePanel()
         self.results = ResultsPanel()
         self.models = ModelsPanel()
-        self.activity = Activity(self.session.stop)
+        self.activity = Activity(self._stop)
         self.training = TrainingPanel()
         self.button = self.training.button
         self.drawing, self.keys = Drawing(napari_viewer), Keys(napari_viewer.layers)
@@ -196,7 +196,7 @@ class ScribbleMamba(QWidget):
         self.project.forgetRequested.connect(self._forget)
         self.settings.presetChosen.connect(self._estimate)
         self.training.trainRequested.connect(self._train)
-        self.training.stopRequested.connect(session.stop)
+        self.training.stopRequested.connect(self._stop)
         self.training.pauseRequested.connect(session.pause)
         self.training.resumeRequested.connect(session.resume)
         self.training.valueChanged.connect(self._take_up_strokes)
@@ -204,7 +204,7 @@ class ScribbleMamba(QWidget):
         self.view.differenceRequested.connect(self._show_difference)
         self.view.probabilityRequested.connect(self._predict)
         self.models.predictRequested.connect(self._predict)
-        self.models.stopRequested.connect(session.stop)
+        self.models.stopRequested.connect(self._stop)
         self.models.saveRequested.connect(session.save)
         self.models.loadRequested.connect(session.load)
         self.models.exportRequested.connect(self._export)
@@ -291,6 +291,10 @@ class ScribbleMamba(QWidget):
         _check_inside(samples, cut, names)
         note = f"without {', '.join(missing)}: not to be found" if missing else ""
         return [layer for layer, _ in pairs], cut, note
+
+    def _stop(self) -> None:
+        self.session.stop()
+        self.progress.set_stopped()
 
     def _take_up_strokes(self) -> None:
         """Give new strokes to the training that runs; where they cannot be used yet, it goes on with those before."""
@@ -398,7 +402,7 @@ class ScribbleMamba(QWidget):
     def _estimate(self) -> None:
         """How long the chosen preset takes on this machine, where that can be foretold."""
         config = self.settings.value()
-        if config.iterations is None or self.session.state in ("training", "paused", "stopping"):
+        if config.iterations is None or self.session.state in ("training", "paused"):
             return
         if len(config.patch) != 2:
             self.settings.set_estimate("the time depends on your images, and is shown once it trains")
@@ -818,7 +822,7 @@ class ScribbleMamba(QWidget):
 
     def _on_state(self, state: str) -> None:
         self.training.set_state(state)
-        self.settings.setEnabled(state not in ("training", "paused", "stopping"))
+        self.settings.setEnabled(state not in ("training", "paused"))
         self.models.set_state(state)
         self.view.set_state(state)
         self.activity.set_state(state)

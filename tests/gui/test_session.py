@@ -78,10 +78,10 @@ def test_stop_ends_the_run_and_keeps_what_was_learnt() -> None:
     for _ in range(3):  # iteration 0, its overlay, iteration 1
         later.step()
     session.stop()
-    assert session.state == "stopping"
+    assert session.state == "idle"
+    assert session.model is session._ending.run.model
     later.finish()
     assert session.state == "idle"
-    assert session.model is not None
     assert max(p.iteration for p in said if isinstance(p, FakeProgress)) == 1
 
 
@@ -93,7 +93,76 @@ def test_stop_before_the_run_exists_trains_nothing() -> None:
     later.finish()
     assert session.state == "idle"
     assert session.model is None
-    assert max(p.iteration for p in said if isinstance(p, FakeProgress)) == 0
+    assert not [p for p in said if isinstance(p, FakeProgress)]
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 3])  # nothing yet, propagated, its overlay shown, one iteration
+def test_stop_is_answered_before_the_thread_has_ended(steps: int) -> None:
+    later = Later()
+    session, said = make_session(later)
+    session.train([disc_sample()], CLASSES, CONFIG)
+    for _ in range(steps):
+        later.step()
+    session.stop()
+    assert session.state == "idle"
+    assert (session.model is None) == (steps < 3)
+    before = len(said)
+    later.finish()
+    assert len(said) == before and session._ending is None
+
+
+@pytest.mark.parametrize("ask", ["train", "save", "predict"])
+def test_what_is_asked_for_after_stop_waits_for_the_thread(ask: str, tmp_path: Path) -> None:
+    later = Later()
+    session, said = make_session(later)
+    session.train([disc_sample()], CLASSES, CONFIG)
+    for _ in range(3):
+        later.step()
+    session.stop()
+    work = {
+        "train": ("training", lambda: session.train([disc_sample(name="other")], CLASSES, CONFIG)),
+        "save": ("saving", lambda: session.save(tmp_path)),
+        "predict": ("predicting", lambda: session.predict([disc_sample(name="other")])),
+    }
+    state, begin = work[ask]
+    begin()
+    assert session.state == state and len(later.jobs) == 1  # the networks may still be in the middle of a step
+    later.finish()
+    assert len(later.jobs) == 2
+    later.finish()
+    assert len(later.jobs) == 2 + (ask == "train")  # after a training it predicts
+    later.finish()
+    assert session.state == "idle" and not [e for e in said if isinstance(e, Exception)]
+
+
+def test_a_training_that_never_began_can_be_stopped_too() -> None:
+    later = Later()
+    session, _ = make_session(later)
+    for _ in range(3):
+        session.train([disc_sample()], CLASSES, CONFIG)
+        session.stop()
+        assert session.state == "idle" and len(later.jobs) == 1
+    session.train([disc_sample()], CLASSES, CONFIG)
+    later.finish()
+    later.finish()
+    assert len(later.jobs) == 3 and session.model is not None
+
+
+def test_an_error_after_stop_is_nobodys_business() -> None:
+    class Breaks(FakeRun):
+        def __iter__(self):
+            yield FakeProgress(0, stage="propagation")
+            raise MemoryError("no room")
+
+    later = Later()
+    session, said = make_session(later, make_run=Breaks)
+    session.train([disc_sample()], CLASSES, CONFIG)
+    later.step()
+    session.stop()
+    session.train([disc_sample()], CLASSES, CONFIG)
+    later.finish()
+    assert len(later.jobs) == 2 and session.state == "training"
+    assert not [e for e in said if isinstance(e, Exception)]
 
 
 @pytest.mark.parametrize(
@@ -257,9 +326,9 @@ def test_a_paused_training_can_be_stopped() -> None:
         later.step()
     session.pause()
     session.stop()
-    assert session.state == "stopping"
-    later.finish()
     assert session.state == "idle" and session.model is not None
+    later.finish()
+    assert session.state == "idle"
 
 
 def test_new_strokes_go_to_the_run_and_are_what_is_predicted() -> None:
