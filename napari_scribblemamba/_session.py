@@ -72,6 +72,27 @@ def make_run(samples: Sequence[Sample], config: Config, classes: Sequence[str], 
     return Run(samples, config, classes, start=start)
 
 
+def rehearsal(threads: int) -> Generator[Prediction | Guidance | Progress, None, None]:
+    """In the background: a training of one step on a toy image, and a look at it.
+
+    What it imports, measures and compiles, seconds of work, the first Train need not wait for.
+    """
+    import torch
+
+    from trainer import IGNORE, Config, Run, Sample
+
+    torch.set_num_threads(threads)  # with all cores busy the window stutters
+    y = np.indices((3, 48, 48))[1]
+    target = np.full(y.shape, IGNORE, np.uint8)
+    target[1, 8:40:16, 8:16], target[1, 16:48:16, 32:40] = 0, 1  # two strokes of each class, on one slice
+    sample = Sample((y + y // 8 % 2 * 40).astype(np.float32)[None], target, (1.0,) * 3, "toy")
+    run = Run([sample], Config(iterations=1, patch=(32, 32), batch=2, threads=threads), ("background", "toy"))
+    yield from run
+    guide = Guide({"toy": target})
+    yield SlicePredictor(run.model, run.teachers, guide=guide)(sample, 1)
+    yield guide.guidance([sample])
+
+
 def load_model(folder: Path) -> Model:
     from trainer import Model
 
@@ -483,11 +504,20 @@ def _slice(values: np.ndarray, index: int | None) -> np.ndarray:
 
 
 def _first_overlays(teachers: dict[str, np.ndarray], shown: dict[str, np.ndarray]) -> Iterator[Prediction]:
-    """The propagated strokes (K, *space) of each sample that are new since they were shown."""
+    """The propagated strokes (K, *space) of each sample that are new since they were shown, as far as they reach."""
     for name, probabilities in teachers.items():
         if shown.get(name) is not probabilities:
             shown[name] = probabilities
-            yield Prediction(name, None, {"ensemble": probabilities.argmax(0).astype(np.uint8)}, PROPAGATED)
+            labels = probabilities.argmax(0).astype(np.uint8)
+            for z in _reached(probabilities):
+                yield Prediction(name, z, {"ensemble": _slice(labels, z)}, PROPAGATED)
+
+
+def _reached(P: np.ndarray) -> Sequence[int | None]:
+    """The slices of P (K, *space) that the strokes tell of; None for the whole, where that is all of them, or none."""
+    depth = P.shape[1] if P.ndim == 4 else 0
+    reached = [z for z in range(depth) if np.ptp(P[:, z], 0).any()]
+    return reached if 0 < len(reached) < depth else [None]
 
 
 def _pieces(samples: Sequence[Sample], volumetric: bool) -> list[tuple[Sample, int | None]]:

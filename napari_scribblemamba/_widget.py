@@ -3,6 +3,7 @@
 Press Train: `_train` below -> Session.train (_session.py) -> run_in_background (_worker.py) -> trainer.Run.
 """
 
+import gc
 import logging
 import os
 from collections.abc import Generator
@@ -30,6 +31,7 @@ from napari_scribblemamba._classes_panel import ClassesPanel
 from napari_scribblemamba._command import fit_command
 from napari_scribblemamba._drawing import Drawing
 from napari_scribblemamba._folded import Folded
+from napari_scribblemamba._frames import Frames
 from napari_scribblemamba._guide import Guidance, held_out
 from napari_scribblemamba._guide_panel import GuidePanel
 from napari_scribblemamba._images import Images
@@ -56,7 +58,7 @@ from napari_scribblemamba._project_panel import ProjectPanel
 from napari_scribblemamba._recorder import Recorder
 from napari_scribblemamba._replay_panel import ReplayPanel
 from napari_scribblemamba._results_panel import ResultsPanel
-from napari_scribblemamba._session import Prediction, Session
+from napari_scribblemamba._session import Prediction, Session, rehearsal
 from napari_scribblemamba._settings_panel import SettingsPanel
 from napari_scribblemamba._slices_panel import SlicesPanel
 from napari_scribblemamba._training_panel import TrainingPanel
@@ -74,7 +76,7 @@ THREADS = max(1, (os.cpu_count() or 2) - 1)  # one core stays with the window
 TALLY = 200  # ms between two updates of the numbers beside the classes
 LIST = 300  # ms between two updates of the list of images
 REFRESH = 500  # ms between two refreshes of the prediction layers
-ARRIVAL = 250  # ms between two new prediction layers: each makes the window wait
+ARRIVAL = 200  # ms between two new prediction layers: each makes the window wait
 WIDTH = 340  # pixels
 GUIDE = "Scribble here next"
 COACHED = 2**26  # voxels of strokes, at most, that the coach looks at
@@ -126,6 +128,7 @@ class ScribbleMamba(QWidget):
         self.recorder = Recorder(napari_viewer)
         self.images, self.past = Images(napari_viewer, self.recorder), Past(napari_viewer, self.recorder)
         self.box_layer = BoxLayer(napari_viewer)
+        self.frames = Frames()
         self._lay_out()
         self._wire()
         self._on_layers_changed()
@@ -230,6 +233,7 @@ class ScribbleMamba(QWidget):
             self.box_layer.end,
             self.recorder.end,
             self.keys.end,
+            self.frames.end,
             self.drawing.end,
             self._tell_tally.cancel,
             self.activity.end,
@@ -276,6 +280,7 @@ class ScribbleMamba(QWidget):
         self._judged, self._held = held is not None, held or {}
         start = self.session.model if self.models.starts() else None
         self.session.train(samples, self._names, config, held, start)
+        self._arrivals.start()
 
     def _drawn_samples(self) -> tuple[list[Image], list[Sample], str]:
         """All images of the project with strokes, the one in hand first; their samples, cut to their boxes; and what is
@@ -777,7 +782,7 @@ class ScribbleMamba(QWidget):
                 strokes.selected_label = self.classes.current() + 1
         if image is not None and not self._warm:
             self._warm = True
-            run_in_background(_import_engine(), on_event=log.debug, on_done=log.debug, on_error=self._on_failed)
+            run_in_background(rehearsal(THREADS), on_event=log.debug, on_done=_settle, on_error=self._on_failed)
         self._on_dims()
 
     def _tell_kept(self) -> None:
@@ -826,14 +831,14 @@ class ScribbleMamba(QWidget):
         self.models.set_state(state)
         self.view.set_state(state)
         self.activity.set_state(state)
+        self.frames.set_busy(state == "training")
         self.progress.set_state(state)
 
     def _on_settled(self, machine: str) -> None:
-        """The training has begun: make the layers for its predictions one by one, before they are wanted."""
         self.progress.set_machine(machine)
-        self._arrivals.start()
 
     def _add_layer(self) -> None:
+        """The layers for a training's predictions come one by one, before they are wanted and before one draws on."""
         if not self._coming or self.session.state not in ("training", "paused"):
             self._arrivals.stop()
             return
@@ -942,6 +947,7 @@ class ScribbleMamba(QWidget):
             window = window.parentWidget()
         if window is not None:
             self.keys.claim(window)
+            self.frames.hold(window)
 
     def event(self, event: QEvent) -> bool:
         """Out of its dock the widget is closed: napari takes away its parent and forgets it."""
@@ -996,19 +1002,9 @@ def _measured(
     yield  # makes it a generator, one without events
 
 
-def _import_engine() -> Generator[None, None, None]:
-    """Seconds that the first Train need not wait for."""
-    import skimage.feature  # noqa: F401
-    import sklearn.ensemble  # noqa: F401
-    import torch
-
-    import trainer.run
-    import trainer.strokenet  # noqa: F401
-
-    torch.optim.AdamW([torch.zeros(1, requires_grad=True)])  # the first optimiser imports half of torch
-    torch.set_num_threads(THREADS)  # with all cores busy the window stutters
-    return
-    yield  # makes it a generator, one without events
+def _settle(_: object) -> None:
+    """All of torch has come since the window stands: with it, a collection of garbage would take 200 ms."""
+    gc.freeze()
 
 
 def _explain(error: EngineError) -> str:

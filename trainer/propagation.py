@@ -6,7 +6,7 @@ K classes · C channels · D H W space · P probabilities (K, H, W) · IGNORE wh
 """
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +28,7 @@ NETWORK = 0.6  # share of the network that sharpens what a walk found
 LOOKS = 0.03  # and to what the forest says, where looks decide
 ASKED = 3  # annotated slices, at most, whose strokes are held out to find out whether they do
 ASKED_PIXELS = 45_000  # of these slices together, at most: they are walked again and again
+SYMMETRIC = {"SymmetricMode": True}  # of SuperLU: the Laplacian's diagonal is dominant, no pivot need be looked for
 MARGIN = 12  # pixels around the box of all strokes that the walk may use
 PIXELS = 45_000  # of a slice that the direct solver takes at once; larger ones are walked at a lower resolution
 
@@ -51,21 +52,36 @@ def propagate(sample: Sample, classes: int, stopped: Callable[[], bool] = lambda
     Slices with strokes of all classes are where it begins (`sources`). `stopped` is asked between slices, so that long
     work can end: what is not reached then has confidence 0.
     """
+    *_, teacher = propagating(sample, classes, stopped)
+    return teacher
+
+
+def propagating(sample: Sample, classes: int, stopped: Callable[[], bool] = lambda: False) -> Iterator[Teacher]:
+    """The same, and before it, where more is to come, what is known of one, then of all slices that were drawn on."""
     image, target = as_stack(sample)
     box = stroke_box(target)
-    P = np.full((classes, *target.shape), 1 / classes, np.float32)
-    weight = np.zeros(target.shape, np.float32)
-    if box is not None and looks_decide(image, target, box, classes):
+    for P, weight in spread(image, target, box, classes, stopped):
+        space = sample.target.shape
+        yield Teacher(P.reshape(classes, *space).astype(np.float16), weight.reshape(space).astype(np.float16))
+
+
+def spread(
+    image: np.ndarray,
+    target: np.ndarray,
+    box: tuple[slice, slice] | None,
+    classes: int,
+    stopped: Callable[[], bool],
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """image (C, D, H, W), target (D, H, W) and the box of its strokes -> P (K, D, H, W), confidence (D, H, W)."""
+    if box is None:
+        yield np.full((classes, *target.shape), 1 / classes, np.float32), np.zeros(target.shape, np.float32)
+    elif looks_decide(image, target, box, classes):
         P = by_looks(image, target, classes, stopped)
-        weight = confidence(P)
-    elif box is not None:
-        rows, columns = box
-        inside = np.s_[:, rows, columns]
-        P_box, reach = propagate_stack(contrast(image[:, :, rows, columns]), target[inside], classes, stopped)
-        P = grown(P_box, box, target.shape[1:])
-        weight = grown(confidence(P_box) * reach[:, None, None], box, target.shape[1:], fade=True)
-    space = sample.target.shape
-    return Teacher(P.reshape(classes, *space).astype(np.float16), weight.reshape(space).astype(np.float16))
+        yield P, confidence(P)
+    else:
+        shown, space = contrast(image[:, :, *box]), target.shape[1:]
+        for P, reach in propagate_stack(shown, target[:, *box], classes, stopped):
+            yield grown(P, box, space), grown(confidence(P) * reach[:, None, None], box, space, fade=True)
 
 
 def looks_decide(image: np.ndarray, target: np.ndarray, box: tuple[slice, slice], classes: int) -> bool:
@@ -169,22 +185,35 @@ def logarithm(channel: np.ndarray) -> np.ndarray:
 
 def propagate_stack(
     image: np.ndarray, target: np.ndarray, classes: int, stopped: Callable[[], bool]
-) -> tuple[np.ndarray, np.ndarray]:
-    """image (C, D, H, W) in 0..1, target (D, H, W) -> P (K, D, H, W) and how far to trust each slice, (D,) in 0..1."""
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """image (C, D, H, W) in 0..1, target (D, H, W) -> P (K, D, H, W) and how far to trust each slice, (D,) in 0..1.
+
+    First of one slice where it begins, then of all these, then of the others too.
+    """
     annotated = sources(target)
     total = np.zeros((classes, *target.shape), np.float32)
     trust = np.zeros(len(target), np.float32)
-    for z in annotated:
+    middle = len(annotated) // 2  # comes first: it may well be in view
+    for z in (order := annotated[middle:] + annotated[:middle]):
         if stopped():
             break
         total[:, z] = sharpened(image[:, z], target[z], random_walk(image[:, z], target[z], classes))
         trust[z] = 1.0
+        if z == order[0] != order[-1]:
+            yield mixed(total), trust.copy()
+    yield mixed(total), trust.copy()
+    if len(annotated) == len(target):
+        return
     for start in annotated:
         for step in (1, -1):
             walk_outward(image, target, total, trust, start, step, stopped)
+    yield mixed(total), trust
+
+
+def mixed(total: np.ndarray) -> np.ndarray:
+    """Sums (K, D, H, W) of what came from several sides -> P; even where nothing came."""
     mass = total.sum(0)
-    P = np.where(mass > 0, total / mass.clip(1e-6), 1 / classes)
-    return P.astype(np.float32), trust
+    return np.where(mass > 0, total / mass.clip(1e-6), 1 / len(total)).astype(np.float32)
 
 
 def sharpened(image: np.ndarray, strokes: np.ndarray, P: np.ndarray) -> np.ndarray:
@@ -250,7 +279,7 @@ def random_walk(
         if prior is not None:
             rate = np.broadcast_to(pull, strokes.shape).ravel()[free]
             A, b = A + sp.diags_array(rate), b + rate[:, None] * prior.reshape(classes, -1).T[free]
-        P[free] = splu(A.tocsc(), permc_spec="MMD_AT_PLUS_A").solve(b)
+        P[free] = splu(A.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0, options=SYMMETRIC).solve(b)
     return P.T.reshape(classes, *strokes.shape).clip(0, 1)
 
 

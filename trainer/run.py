@@ -28,7 +28,7 @@ from trainer.model import CHECKPOINT, CONFIG, ENSEMBLE, WEIGHTS, Model, without_
 from trainer.networks.blocks import seed_dropout
 from trainer.networks.pretrained import Report, load_official
 from trainer.objectives import OBJECTIVES, WHOLE_OBJECTIVES, Batch, Logits, ema_update, new_teacher
-from trainer.propagation import Teacher, propagate
+from trainer.propagation import Teacher, propagating
 
 Result = TypeVar("Result")
 HISTORY, BEST = "history.csv", "best.safetensors"
@@ -254,13 +254,11 @@ class Run:
             self.open_folder()
 
     def batches(self) -> Generator[Progress, None, Batches | Ahead]:
-        """Prepare the samples, a Progress for each that was propagated; returns the batches by iteration."""
+        """Prepare the samples, a Progress whenever more strokes are propagated; returns the batches by iteration."""
         cases = []
         for sample in self.samples:
-            case, propagated = self.prepared(sample)
+            case = yield from self.prepared(sample)
             cases.append(case)
-            if propagated:
-                yield self.progress({}, stage="propagation")
         self._last_step = time.monotonic()
         batches = Batches(cases, self.config)
         return batches if self._pool is None else Ahead(batches, self._pool, self.config.device.startswith("cuda"))
@@ -274,23 +272,26 @@ class Run:
         self._busy_until = self._last_step + 3 * (self._last_step - begun)
         return batches
 
-    def prepared(self, sample: Sample) -> tuple[Case, bool]:
-        """The sample as tensors, and whether its strokes were propagated for it; what has not changed stays."""
+    def prepared(self, sample: Sample) -> Generator[Progress, None, Case]:
+        """The sample as tensors; what has not changed stays."""
         before, case = self._cases.get(sample.name, (None, None))
         if before is not None and unchanged(before, sample):
-            return case, False
-        teacher = self.taught(sample)
+            return case
+        teacher: Teacher | None = None
+        for so_far in self.taught(sample):
+            teacher = so_far
+            yield self.progress({}, stage="propagation")
         case = Case.of(sample, teacher, self.config)
         self._cases[sample.name] = sample, case
-        return case, teacher is not None
+        return case
 
-    def taught(self, sample: Sample) -> Teacher | None:
-        if not self.config.propagation:
-            return None
-        teacher = propagate(sample, len(self.classes), lambda: self._stopped)
-        teacher = knowing_absent(teacher, sample.absent)
-        self.teachers[sample.name] = teacher.probabilities
-        return teacher
+    def taught(self, sample: Sample) -> Iterator[Teacher]:
+        """What its strokes say: of the slices that were drawn on, then of all; nothing where that is not wanted."""
+        if self.config.propagation:
+            for teacher in propagating(sample, len(self.classes), lambda: self._stopped):
+                teacher = knowing_absent(teacher, sample.absent)
+                self.teachers[sample.name] = teacher.probabilities
+                yield teacher
 
     # ---- along the way ----
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from trainer.dataset import IGNORE, Sample
-from trainer.propagation import coarse_random_walk, propagate, random_walk, shrunken_strokes, sources
+from trainer.propagation import coarse_random_walk, propagate, propagating, random_walk, shrunken_strokes, sources
 
 
 def disc(shape: tuple[int, int], centre: tuple[float, float], radius: float) -> np.ndarray:
@@ -116,6 +116,21 @@ def test_propagation_can_be_stopped() -> None:
     target = np.stack([strokes_on(plane) for plane in truth])
     teacher = propagate(sample(image, target), 2, stopped=lambda: True)
     assert teacher.confidence.max() == 0
+
+
+def test_what_was_drawn_on_is_known_before_the_rest() -> None:
+    image, truth = stack()
+    target = np.full(truth.shape, IGNORE, np.uint8)
+    drawn = [1, 4]
+    target[drawn] = [strokes_on(truth[z]) for z in drawn]
+    one, first, last = propagating(sample(image, target), 2)
+    assert one.confidence[4].max() > 0.9 and one.confidence[1].max() == 0
+    rest = [z for z in range(len(truth)) if z not in drawn]
+    assert np.array_equal(first.probabilities[:, drawn], last.probabilities[:, drawn])
+    assert first.confidence[drawn].max() > 0.9 and first.confidence[rest].max() == 0
+    assert last.confidence[rest].max() > 0
+    [only] = propagating(sample(image[:1], target[1:2]), 2)  # there is no rest
+    assert only.confidence.max() > 0.9
 
 
 def test_rgb_and_two_dimensional_shapes() -> None:

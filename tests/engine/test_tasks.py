@@ -119,9 +119,19 @@ def test_the_best_weights_on_validation_volumes_are_kept(config: Config, make) -
 def test_a_new_label_reaches_the_run() -> None:
     samples = classified(2, 0)
     run = Run(samples, dataclasses.replace(CLASSIFY, iterations=1), KINDS)
-    first, _ = run.prepared(samples[0])
-    assert run.prepared(samples[0])[0] is first
-    assert run.prepared(dataclasses.replace(samples[0], label=1))[0] is not first
+    first = case_of(run, samples[0])
+    assert case_of(run, samples[0]) is first
+    assert case_of(run, dataclasses.replace(samples[0], label=1)) is not first
+
+
+def case_of(run: Run, sample: Sample) -> Case:
+    """What the run makes of a sample."""
+    preparing = run.prepared(sample)
+    while True:
+        try:
+            next(preparing)
+        except StopIteration as end:
+            return end.value
 
 
 # Views and heat maps
@@ -385,13 +395,14 @@ def test_an_absent_class_is_impossible_and_the_others_share_what_it_had() -> Non
 def test_where_nothing_is_left_but_background_it_is_certain() -> None:
     sample = dataclasses.replace(scribbled_stack(), absent=((0, 1),))
     run = Run([sample], QUICK, CLASSES)
-    plain, told = run.taught(scribbled_stack()), run.taught(sample)
+    (*_, plain), (*_, told) = run.taught(scribbled_stack()), run.taught(sample)
     assert (plain.probabilities[1, 0] > 0).any() and (plain.confidence[0] < 1).any()
     assert (told.probabilities[0, 0] == 1).all() and (told.confidence[0] == 1).all()
     np.testing.assert_array_equal(told.probabilities[:, 1:], plain.probabilities[:, 1:])
     np.testing.assert_array_equal(run.teachers["stack"], told.probabilities)
-    assert not run.prepared(scribbled_stack())[0].confidence[0].eq(1).all()
-    assert run.prepared(sample)[0].confidence[0].eq(1).all()  # a mark is news
+    run.begin()
+    assert not case_of(run, scribbled_stack()).confidence[0].eq(1).all()
+    assert case_of(run, sample).confidence[0].eq(1).all()  # a mark is news
     filled = Model.new(QUICK, CLASSES, 1).fill_in(sample)
     assert not filled[0].any() and filled[1].any()
 

@@ -60,6 +60,22 @@ def test_the_propagated_strokes_come_first_and_the_ensemble_last() -> None:
     assert np.array_equal(last.labels["ensemble"], disc_sample().image[0] > 100)
 
 
+def test_propagated_strokes_are_shown_as_far_as_they_reach() -> None:
+    class Spreading(FakeRun):
+        def __iter__(self):
+            even = np.full((2, 3, 32, 32), 0.5, np.float16)
+            for reached in ([1], [0, 1, 2]):
+                self.teachers["disc"] = even = even.copy()
+                even[1, reached] = 0.9
+                yield FakeProgress(0, stage="propagation")
+
+    session, said = make_session(make_run=Spreading)
+    session.train([disc_sample(depth=3)], CLASSES, CONFIG)
+    one, rest = predictions(said)
+    assert (one.index, one.labels["ensemble"].shape, one.labels["ensemble"].all()) == (1, (32, 32), True)
+    assert (rest.index, rest.labels["ensemble"].shape, rest.labels["ensemble"].all()) == (None, (3, 32, 32), True)
+
+
 def test_while_training_it_looks_at_the_visible_slice_every_other_time() -> None:
     session, said = make_session()
     session.visible = ("disc", 3)
