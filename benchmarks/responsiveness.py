@@ -1,4 +1,4 @@
-"""Does the window stay fluid while it trains? python -m benchmarks.responsiveness [--strict ...]
+"""Does the window stay fluid while it trains? python -m benchmarks.responsiveness
 
 Opens the app on the cardiac sample, leaves it alone for ten seconds, presses Train, and lets a mouse paint a short
 stroke every 100 ms while the networks train. A timer in the window's event loop measures how late it comes. Prints the
