@@ -158,6 +158,8 @@ def measure(options: Options) -> dict:
         "machine": f"{os.cpu_count()} x {platform.processor() or platform.machine()}",
     }
     viewer.window.remove_dock_widget(widget)
+    widget.deleteLater()
+    wait(0.1)
     viewer.close()
     wait_for_background(seconds=60)
     return found

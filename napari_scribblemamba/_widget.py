@@ -76,7 +76,7 @@ THREADS = max(1, (os.cpu_count() or 2) - 1)  # one core stays with the window
 TALLY = 200  # ms between two updates of the numbers beside the classes
 LIST = 300  # ms between two updates of the list of images
 REFRESH = 500  # ms between two refreshes of the prediction layers
-ARRIVAL = 120  # ms between two new prediction layers: each makes the window wait
+ARRIVAL = 100  # ms between two new prediction layers: each makes the window wait
 WIDTH = 340  # pixels
 GUIDE = "Scribble here next"
 COACHED = 2**26  # voxels of strokes, at most, that the coach looks at
@@ -281,6 +281,7 @@ class ScribbleMamba(QWidget):
         start = self.session.model if self.models.starts() else None
         self.session.train(samples, self._names, config, held, start)
         self._arrivals.start()
+        self._add_layer()
 
     def _drawn_samples(self) -> tuple[list[Image], list[Sample], str]:
         """All images of the project with strokes, the one in hand first; their samples, cut to their boxes; and what is
