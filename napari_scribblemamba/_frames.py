@@ -6,6 +6,7 @@ that moves would stop the training. Told that a corner of it is exposed, Qt draw
 """
 
 import time
+import weakref
 
 from qtpy.compat import isalive
 from qtpy.QtCore import QEvent, QObject, Qt, QTimer
@@ -22,7 +23,7 @@ class Frames(QObject):
 
     def __init__(self) -> None:
         super().__init__()
-        self._window: QMainWindow | None = None
+        self._held: weakref.ref[QMainWindow] | None = None  # weak: the window goes when it is closed
         self._busy = self._drawing = self._passing = False
         self._begun = self._free = 0.0  # time.monotonic() of the last picture's beginning, and before the next one
         self._timer = QTimer(self)
@@ -33,22 +34,27 @@ class Frames(QObject):
     def hold(self, window: QMainWindow) -> None:
         """Mind this window."""
         if window is not self._window:
-            self._window = window
+            self._held = weakref.ref(window)
             window.installEventFilter(self)
+
+    @property
+    def _window(self) -> QMainWindow | None:
+        window = None if self._held is None else self._held()
+        return window if window is not None and isalive(window) else None
 
     def set_busy(self, busy: bool) -> None:
         """Whether there is something that drawing must leave time for."""
-        if self._busy and not busy and isalive(self._window):
+        if self._busy and not busy and self._window is not None:
             QApplication.postEvent(self._window, QEvent(QEvent.Type.UpdateRequest))  # for what was put off
         self._busy = busy and self._window is not None
 
     def end(self) -> None:
         """Mind nothing any more."""
         self.set_busy(False)
-        if self._window is not None and isalive(self._window) and isalive(self):
+        if self._window is not None and isalive(self):
             self._timer.stop()
             self._window.removeEventFilter(self)
-        self._window = None
+        self._held = None
 
     def eventFilter(self, window: QObject, event: QEvent) -> bool:
         if event.type() == DRAWN:
@@ -61,7 +67,7 @@ class Frames(QObject):
         return True  # what is to be drawn stays marked
 
     def _draw(self) -> None:
-        if self._busy and isalive(self._window):
+        if self._busy and self._window is not None:
             self._drawing, self._begun = True, time.monotonic()
             QApplication.postEvent(self._window.windowHandle(), QExposeEvent(CORNER))
             QApplication.postEvent(self._window, QEvent(DRAWN))
