@@ -188,7 +188,7 @@ def read_project(path: str) -> "list[LayerDataTuple]":
 
 
 def _project_layers(project: "Project", key: str) -> "list[LayerDataTuple]":
-    from napari_scribblemamba._layers import KEY
+    from napari_scribblemamba._layers import KEY, number_of
 
     image, journal = project.images[key], project.journal(key)
     known = {name: tuple(v) if isinstance(v, list) else v for name, v in image.settings.items() if name in LOOKS}
@@ -199,7 +199,7 @@ def _project_layers(project: "Project", key: str) -> "list[LayerDataTuple]":
     entry |= {"classes": [each.name for each in journal.classes], "colours": [each.colour for each in journal.classes]}
     numbers = {each.key: c for c, each in enumerate(journal.classes)}
     for place, mark in sorted(journal.absent):
-        entry.setdefault("absent", {}).setdefault(numbers[mark], []).append(place[0] if place else 0)
+        entry.setdefault("absent", {}).setdefault(numbers[mark], []).append(number_of(place, journal.shape))
     where = {name: pixels[0][1][name] for name in LOOKS[1:] if name in pixels[0][1]}
     kept = {name: value for name, value in pixels[0][1].get("metadata", {}).items() if name == AFFINE}
     strokes = {"name": f"strokes · {image.name}", "metadata": {**kept, KEY: entry}, **where}

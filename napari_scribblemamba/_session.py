@@ -18,9 +18,12 @@ import numpy as np
 from psygnal import Signal
 
 from napari_scribblemamba._guide import Guidance, Guide
+from trainer.dataset import plane_of
+from trainer.stack import Stack
 
 if TYPE_CHECKING:
     from trainer import Config, Model, Progress, Run, Sample
+    from trainer.stack import Part
 
 Result = TypeVar("Result")
 State = Literal["idle", "training", "paused", "stopping", "predicting", "saving", "loading"]
@@ -83,6 +86,7 @@ class Session:
         self._run: Run | None = None
         self._samples: list[Sample] = []  # that the run learns from
         self._teachers: dict[str, np.ndarray] = {}  # sample name -> its propagated strokes (K, *space)
+        self._parts: dict[str, Part | None] = {}  # sample name -> where in its stack these are
         self._guide = Guide()  # of the images that are trained on
         self._told = False  # what the run has settled on
         self._generation = 0
@@ -169,11 +173,21 @@ class Session:
             self._set_state("idle")
 
     def predict(self, samples: Sequence[Sample], probabilities: str | None = None) -> None:
-        """Every slice of the samples, the nearest to the visible one first; with the probabilities of one network."""
+        """Every slice of the samples, the nearest to the visible one first; with the probabilities of one network.
+
+        Of a sample that is a part of a stack too large for memory, the slices of the part and the visible one.
+        """
         if self.model is None:
             raise ValueError("there is no model yet; train one or load a run")
         events = self._predicting(self.model, samples, self._generation + 1, probabilities)
         self._begin("predicting", events, lambda _: self._finish())
+
+    def look(self) -> None:
+        """The visible slice of what was trained on, alone; nothing while other work is under way."""
+        seen = [sample for sample in self._samples if sample.name == self.visible[0]]
+        if self.state == "idle" and self.model is not None and seen:
+            events = self._looking(self.model, seen[0], self.visible[1])
+            self._begin("predicting", events, lambda _: self._finish())
 
     def save(self, folder: Path) -> None:
         """Write the model as a run folder."""
@@ -196,7 +210,7 @@ class Session:
 
         def done(model: Model) -> None:
             self._finish()
-            self._teachers = {}
+            self._teachers, self._parts = {}, {}
             self._set_model(model)
 
         self._begin("loading", _once(lambda: self._load_model(folder)), done)
@@ -223,7 +237,7 @@ class Session:
         if self.state == "stopping" or generation != self._generation:  # Stop was pressed while the run was being made
             run.stop()
 
-        self._teachers = run.teachers
+        self._teachers, self._parts = run.teachers, run.parts
         iteration, due = 0, 0.0
         looks: Iterator[Prediction] | None = None
         shown: dict[str, np.ndarray] = {}
@@ -231,7 +245,7 @@ class Session:
             iteration = progress.iteration
             yield progress
             if progress.stage == "propagation":
-                yield from _first_overlays(run.teachers, shown)
+                yield from _first_overlays(run.teachers, run.parts, shown)
             elif self.state == "training" and self._clock() >= due:
                 looks = looks or self._looks(run.model)
                 begun = self._clock()
@@ -255,25 +269,25 @@ class Session:
 
     def _looks(self, model: Model) -> Iterator[Prediction]:
         """Without end: the slice in view every other time, else the longest unseen."""
-        predict = SlicePredictor(model, self._teachers, guide=self._guide)
-        seen = [-1] * len(_pieces(self._samples, model.volumetric))
+        predict = SlicePredictor(model, self._teachers, self._parts, guide=self._guide)
+        seen: dict[tuple[str, int | None], int] = {}
         last = None
         for turn in itertools.count():
-            pieces = _pieces(self._samples, model.volumetric)  # an update brings other strokes on the same images
-            nearest = min(range(len(pieces)), key=lambda i: self._distance(*pieces[i]))
-            oldest = min(range(len(pieces)), key=lambda i: (seen[i], self._distance(*pieces[i])))
+            # an update brings other strokes on the same images
+            pieces = {(s.name, i): (s, i) for s, i in _pieces(self._samples, model.volumetric, self.visible)}
+            nearest = min(pieces, key=lambda key: self._distance(*pieces[key]))
+            oldest = min(pieces, key=lambda key: (seen.get(key, -1), self._distance(*pieces[key])))
             last = nearest if last != nearest else oldest
             seen[last] = turn
-            sample, index = pieces[last]
-            yield predict(sample, index)
+            yield predict(*pieces[last])
 
     def _predicting(
         self, model: Model, samples: Sequence[Sample], generation: int, probabilities: str | None
     ) -> Generator[Prediction | Guidance, None, None]:
         """In the thread: every slice, what is in view first; ends early where newer work has begun."""
         guide = self._guide if samples is self._samples else Guide()
-        predict = SlicePredictor(model, self._teachers, probabilities, guide)
-        pieces = _pieces(samples, model.volumetric)
+        predict = SlicePredictor(model, self._teachers, self._parts, probabilities, guide)
+        pieces = _pieces(samples, model.volumetric, self.visible)
         total = len(pieces)
         while pieces and generation == self._generation:
             nearest = min(range(len(pieces)), key=lambda i: self._distance(*pieces[i]))
@@ -281,6 +295,9 @@ class Session:
             yield predict(*piece, fraction=1 - len(pieces) / total)
         if generation == self._generation:
             yield guide.guidance(samples)
+
+    def _looking(self, model: Model, sample: Sample, index: int | None) -> Generator[Prediction, None, None]:
+        yield SlicePredictor(model, self._teachers, self._parts, guide=self._guide)(sample, index)
 
     def _distance(self, sample: Sample, index: int | None) -> float:
         """Slices between this one and the one in view."""
@@ -379,17 +396,16 @@ class SlicePredictor:
         self,
         model: Model,
         teachers: dict[str, np.ndarray],
+        parts: dict[str, Part | None],
         probabilities: str | None = None,
         guide: Guide | None = None,
     ) -> None:
-        self._model, self._teachers, self._wanted = model, teachers, probabilities
+        self._model, self._teachers, self._parts, self._wanted = model, teachers, parts, probabilities
         self._guide = guide  # is told what is seen
         self._prepared: dict[str, object] = {}  # sample name -> Tensor (D, C, H, W)
 
     def __call__(self, sample: Sample, index: int | None, fraction: float = 1.0) -> Prediction:
-        if sample.name not in self._prepared:
-            self._prepared[sample.name] = self._model.prepared(sample.image, f"'{sample.name}'", sample.spacing)
-        probabilities = self._model.item_probabilities(self._prepared[sample.name], index or 0)  # each (K, *item)
+        probabilities = self._model.item_probabilities(*self._prepare(sample, index))  # each (K, *item)
         if self._guide is not None:
             self._guide.see(sample, index, probabilities)
         labels = {name: p.argmax(0).astype(np.uint8) for name, p in probabilities.items()}
@@ -397,48 +413,82 @@ class SlicePredictor:
         source = f"ensemble of {len(names)} networks" if len(names) > 1 else f"prediction of {names[0]}"
         teacher = self._teacher(sample, index)
         if teacher is not None:
-            labels["ensemble"] = filled_in(probabilities["ensemble"], teacher, _slice(sample.target, index))
+            labels["ensemble"] = filled_in(
+                probabilities["ensemble"], teacher[0], plane_of(sample, sample.target, index), teacher[1]
+            )
             source = f"{len(names)} network{'s' * (len(names) > 1)} and propagated strokes"
         wanted = probabilities[self._wanted] if self._wanted else None
         return Prediction(sample.name, index, labels, source, fraction, self._wanted or "", wanted)
 
-    def _teacher(self, sample: Sample, index: int | None) -> np.ndarray | None:
-        """(K, *item); None where there is none, or of other classes or another image."""
-        teacher = self._teachers.get(sample.name)
-        if teacher is None or teacher.shape != (len(self._model.classes), *sample.target.shape):
+    def _prepare(self, sample: Sample, index: int | None) -> tuple[object, int]:
+        """What the model takes, and which item of it: of a large stack a slice alone, else all of the image at once."""
+        name = f"'{sample.name}'"
+        if sample.image.ndim == 4 and self._model.volumetric and (sample.part or isinstance(sample.image, Stack)):
+            raise ValueError(
+                f"{name} is several volumes or too large for memory, and the networks look at volumes; "
+                "choose networks for slices, or cut out a volume"
+            )
+        if isinstance(sample.image, Stack):
+            plane, like = sample.image.plane(index), sample.image.values()
+            return self._model.prepared(plane, name, sample.spacing[-2:], like), 0
+        if sample.name not in self._prepared:
+            self._prepared[sample.name] = self._model.prepared(sample.image, name, sample.spacing)
+        return self._prepared[sample.name], index or 0
+
+    def _teacher(self, sample: Sample, index: int | None) -> tuple[np.ndarray, tuple] | None:
+        """(K, *item) and where in the item that is; None where there is none, or of other classes or another image."""
+        teacher, part = self._teachers.get(sample.name), self._parts.get(sample.name)
+        if teacher is None or len(teacher) != len(self._model.classes):
             return None
-        return teacher if index is None else teacher[:, index]
+        if index is not None and part is not None:
+            size, position = sample.part.size if sample.part else sample.image.shape[2:], part.position(index)
+            fits = position is not None and teacher.shape[1:] == part.space and part.size == size
+            return (teacher[:, position], part.index) if fits else None
+        if teacher.shape[1:] != sample.target.shape:
+            return None
+        return teacher if index is None else teacher[:, index], (...,)
 
 
-def filled_in(P: np.ndarray, teacher: np.ndarray, strokes: np.ndarray) -> np.ndarray:
-    """uint8 (*item): networks and propagated strokes together, and the strokes themselves."""
+def filled_in(P: np.ndarray, teacher: np.ndarray, strokes: np.ndarray, where: tuple = (...,)) -> np.ndarray:
+    """uint8 (*item): networks (K, *item) and, `where` in the item they are, propagated strokes together, and the
+    strokes themselves."""
     from trainer.dataset import IGNORE
     from trainer.model import with_teacher  # imports torch: only here, in the background
 
-    labels = with_teacher(P, teacher).argmax(0).astype(np.uint8)
+    labels = P.argmax(0).astype(np.uint8)
+    labels[where] = with_teacher(P[(slice(None), *where)], teacher).argmax(0)
     return np.where(strokes == IGNORE, labels, strokes)
 
 
-def _slice(values: np.ndarray, index: int | None) -> np.ndarray:
-    return values if index is None else values[index]
-
-
-def _first_overlays(teachers: dict[str, np.ndarray], shown: dict[str, np.ndarray]) -> Iterator[Prediction]:
+def _first_overlays(
+    teachers: dict[str, np.ndarray], parts: dict[str, Part | None], shown: dict[str, np.ndarray]
+) -> Iterator[Prediction]:
     """The propagated strokes (K, *space) of each sample that are new since they were shown."""
     for name, probabilities in teachers.items():
         if shown.get(name) is not probabilities:
             shown[name] = probabilities
-            yield Prediction(name, None, {"ensemble": probabilities.argmax(0).astype(np.uint8)}, PROPAGATED)
+            labels, part = probabilities.argmax(0).astype(np.uint8), parts.get(name)
+            if part is None:
+                yield Prediction(name, None, {"ensemble": labels}, PROPAGATED)
+            else:
+                for number, plane in zip(part.slices, labels, strict=True):
+                    yield Prediction(name, number, {"ensemble": part.plane(plane, 0)}, PROPAGATED)
 
 
-def _pieces(samples: Sequence[Sample], volumetric: bool) -> list[tuple[Sample, int | None]]:
+def _pieces(
+    samples: Sequence[Sample], volumetric: bool, visible: tuple[str, int | None] = ("", None)
+) -> list[tuple[Sample, int | None]]:
     """(sample, slice) for every slice; a 2-D image is one piece, its slice None, and so is a volume that is predicted
-    whole."""
-    return [
-        (sample, index)
-        for sample in samples
-        for index in (range(sample.image.shape[1]) if sample.image.ndim == 4 and not volumetric else [None])
-    ]
+    whole. Of a part of a large stack, its slices and the visible one."""
+    return [(sample, index) for sample in samples for index in _numbers(sample, volumetric, visible)]
+
+
+def _numbers(sample: Sample, volumetric: bool, visible: tuple[str, int | None]) -> Sequence[int | None]:
+    if sample.image.ndim < 4 or volumetric:
+        return [None]
+    if isinstance(sample.image, Stack) and sample.part is not None:
+        return sorted({*sample.part.slices, *([visible[1]] if visible[0] == sample.name else [])})
+    return range(sample.image.shape[1])
 
 
 def _once(work: Callable[[], Result]) -> Generator[None, None, Result]:

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Generator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from napari.viewer import Viewer
 from qtpy.QtCore import QEvent, QSize, Qt, QTimer
 from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import QApplication, QFrame, QGroupBox, QMainWindow, QScrollArea, QVBoxLayout, QWidget
-from superqt.utils import qthrottled
+from superqt.utils import qdebounced, qthrottled
 
 from napari_scribblemamba import _layers, _recovery
 from napari_scribblemamba._activity import Activity
@@ -26,7 +27,7 @@ from napari_scribblemamba._classes_panel import ClassesPanel
 from napari_scribblemamba._command import fit_command
 from napari_scribblemamba._drawing import Drawing
 from napari_scribblemamba._folded import Folded
-from napari_scribblemamba._guide import Guidance, held_out
+from napari_scribblemamba._guide import Guidance, held_out, is_undrawn
 from napari_scribblemamba._guide_panel import GuidePanel
 from napari_scribblemamba._keys import ABSENT, BACK, CHOOSE, COMPARE, ERASE, NEXT, ON, REDO, UNDO, Keys
 from napari_scribblemamba._layers_panel import LayersPanel
@@ -42,6 +43,8 @@ from napari_scribblemamba._training_panel import TrainingPanel
 from napari_scribblemamba._view_panel import ENSEMBLE, ViewPanel
 from napari_scribblemamba._worker import EngineError, run_in_background
 from trainer.config import Config
+from trainer.dataset import Sample
+from trainer.stack import Part
 
 if TYPE_CHECKING:
     from trainer.coach import Advice
@@ -50,11 +53,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 THREADS = max(1, (os.cpu_count() or 2) - 1)  # one core stays with the window
 TALLY = 200  # ms between two updates of the numbers beside the classes
+LOOK = 150  # ms that a slice is in view before it is predicted
 REFRESH = 500  # ms between two refreshes of the prediction layers
 ARRIVAL = 250  # ms between two new prediction layers: each makes the window wait
 WIDTH = 340  # pixels
 GUIDE = "Scribble here next"
-COACHED = 2**26  # voxels of strokes, at most, that the coach looks at
+COACHED = 2**26  # voxels of a sample, at most, whose strokes the coach looks at
 UNITS = ((86_400, "days"), (3600, "hours"), (60, "minutes"), (1, "seconds"))
 
 
@@ -75,6 +79,7 @@ class ScribbleMamba(QWidget):
         self._sure_of = 0  # class whose probability is shown where it was asked for
         self._warm = self._judged = self._coaching = self._coach_again = False
         self._refresh = qthrottled(self._refresh_predictions, timeout=REFRESH, leading=True)
+        self._look = qdebounced(self._look_at_slice, timeout=LOOK)
         self._tell_tally = qthrottled(self._show_tally, timeout=TALLY, leading=True)
 
         self.layers = LayersPanel(napari_viewer.layers)
@@ -185,6 +190,7 @@ class ScribbleMamba(QWidget):
             self.keys.end,
             self.drawing.end,
             self._tell_tally.cancel,
+            self._look.cancel,
             self.activity.end,
             self.layers.unfollow,
             self._refresh.cancel,
@@ -202,7 +208,8 @@ class ScribbleMamba(QWidget):
             image, strokes = self._image_and_strokes()
             config = self.settings.value()
             config = replace(config, threads=config.threads or THREADS).checked()
-            sample = _layers.sample_from_layers(image, strokes, self._class_names(), self.layers.channels())
+            channels, tally = self.layers.channels(), self.drawing.tally
+            sample = _layers.sample_from_layers(image, strokes, self._class_names(), channels, tally)
         except ValueError as e:
             show_error(str(e))
             return
@@ -232,10 +239,10 @@ class ScribbleMamba(QWidget):
             if self._class_names() != self._names:
                 raise ValueError("the classes are other ones now; stop and train again")
             old = before[image.name]
-            target, absent = _layers.target_of(strokes, image, self._names), _layers.absences(strokes)
-            new = replace(old, target=target, absent=absent)
+            new = _layers.redrawn(old, strokes, image, self._names, self.drawing.tally)
             [new], held = held_out([new]) if self._judged else ([new], None)
-            if absent != old.absent or not np.array_equal(new.target, old.target):
+            same = (new.absent, new.part) == (old.absent, old.part)
+            if not same or not np.array_equal(new.target, old.target):
                 self.session.update(list((before | {image.name: new}).values()), held)
         except ValueError as e:
             self.progress.set_note(f"New strokes wait: {e}")
@@ -245,34 +252,33 @@ class ScribbleMamba(QWidget):
     def _coach(self) -> None:
         """What to say about the strokes in hand; thought out in the background."""
         image, strokes = self.layers.value()
-        if image is None or strokes is None or strokes.data.size > COACHED:
+        if image is None or strokes is None:
             return
         try:
             names = self._class_names()
-            target = _layers.target_of(strokes, image, names)
+            sample = _layers.strokes_alone(strokes, image, names, self.drawing.tally)
         except ValueError:  # strokes of another image; Train says so
             return
-        self._leave_out_drawn(image.name, target)
+        if sample.target.size > COACHED:
+            return
+        self._leave_out_drawn(sample)
         if self._coaching:
             self._coach_again = True
             return
-        seen = _layers.predicted_classes(self._viewer, image) if self.session.state == "idle" else {}
+        seen = _layers.predicted_classes(self._viewer, image, sample.part) if self.session.state == "idle" else {}
         predictions = {image.name: seen} if seen and self._names == names else None
         self._coaching = True
         run_in_background(
-            _advised(image.name, target, names, predictions),
+            _advised(sample, names, predictions),
             on_event=lambda _: None,
             on_done=self._on_advice,
             on_error=self._on_coach_failed,
         )
 
-    def _leave_out_drawn(self, name: str, target: np.ndarray) -> None:
+    def _leave_out_drawn(self, sample: Sample) -> None:
         """A place of this image that was drawn on is answered."""
         if places := self.guide.places():
-            from trainer.disagreement import undrawn  # imported by who found the places, in the background
-
-            drawn = {name: target}
-            self.guide.setPlaces([p for p in places if p.image != name or undrawn([p], drawn)])
+            self.guide.setPlaces([p for p in places if p.image != sample.name or is_undrawn(p, sample)])
 
     def _on_advice(self, advice: list) -> None:
         self._coaching = False
@@ -330,7 +336,8 @@ class ScribbleMamba(QWidget):
     def _export(self, folder: Path) -> None:
         try:
             image, strokes = self._image_and_strokes()
-            sample = _layers.sample_from_layers(image, strokes, self._class_names(), self.layers.channels())
+            channels, tally = self.layers.channels(), self.drawing.tally
+            sample = _layers.sample_from_layers(image, strokes, self._class_names(), channels, tally)
         except ValueError as e:
             show_error(str(e))
             return
@@ -357,6 +364,11 @@ class ScribbleMamba(QWidget):
         """Number and measure what the ensemble predicts, in the background."""
         try:
             image, _ = self._image_and_strokes(strokes_needed=False)
+            if _layers.is_large(image) or image.ndim > 3:
+                raise ValueError(
+                    f"'{image.name}' is too large to be measured at once, or several volumes; save the prediction, and "
+                    "measure a part of it"
+                )
             if ENSEMBLE not in (layers := _layers.prediction_layers(self._viewer, image)):
                 raise ValueError(f"there is no prediction for '{image.name}'; train, or press Predict image")
             pixels, spacing = _layers.image_array(image), _layers.spacing_of(image)
@@ -506,7 +518,7 @@ class ScribbleMamba(QWidget):
         z = _layers.visible_slice(self._viewer, strokes)
         absent = (z or 0) not in _layers.absent_of(strokes).get(c, ())
         try:
-            if absent and (strokes.data[... if z is None else z] == c + 1).any():
+            if absent and (np.asarray(strokes.data[_layers.place_of(strokes, z or 0)]) == c + 1).any():
                 raise ValueError(
                     f"'{self._class_names()[c]}' is drawn on this slice; erase it there, or choose another"
                 )
@@ -584,12 +596,20 @@ class ScribbleMamba(QWidget):
         for name, image in self._images.items():
             self.session.visible = (name, _layers.visible_slice(self._viewer, image))
         self._show_absent()
+        self._look()
+
+    def _look_at_slice(self) -> None:
+        """Of an image too large to be predicted unasked, the slice in view."""
+        name, _ = visible = self.session.visible
+        image = self._images.get(name)
+        if image in self._viewer.layers and _layers.is_large(image) and visible not in self._predicted:
+            self.session.look()
 
     def _show_tally(self) -> None:
         """What is drawn: beside each class, and in which slices."""
         strokes, tally = self.drawing.strokes, self.drawing.tally
         self.slices.setVisible(strokes is not None and strokes.ndim > 2)
-        self.slices.setSlices(tally.slices if tally else {})
+        self.slices.setSlices(tally.slices if tally else {}, partial(_layers.name_of_slice, strokes))
         self._show_absent()
 
     def _show_absent(self) -> None:
@@ -665,7 +685,8 @@ class ScribbleMamba(QWidget):
     def _show_probability(self, image: Image, prediction: Prediction) -> None:
         brush = self._brushes()[self._sure_of]
         layer = _layers.probability_layer(self._viewer, image, prediction.network, brush)
-        layer.data[... if prediction.index is None else prediction.index] = prediction.probabilities[self._sure_of]
+        where = ... if prediction.index is None else _layers.place_of(image, prediction.index)
+        layer.data[where] = prediction.probabilities[self._sure_of]
 
     def _refresh_predictions(self) -> None:
         for image in self._watched():
@@ -736,15 +757,23 @@ class ScribbleMamba(QWidget):
 
 
 def _advised(
-    name: str, target: np.ndarray, names: tuple[str, ...], predictions: dict[str, dict[str, np.ndarray]] | None
+    sample: Sample, names: tuple[str, ...], predictions: dict[str, dict[str, np.ndarray]] | None
 ) -> Generator[None, None, "list[Advice]"]:
-    """In the thread: what the coach says about strokes (*space)."""
+    """In the thread: what the coach says about the strokes of a sample."""
     from trainer.coach import advice
-    from trainer.dataset import Sample
 
-    sample = Sample(np.broadcast_to(np.float32(0), (1, *target.shape)), target, (1.0,) * target.ndim, name)
-    return advice([sample], names, predictions)
+    said = advice([sample], names, predictions)
+    return said if sample.part is None else [_placed(each, sample.part) for each in said]
     yield  # makes it a generator, one without events
+
+
+def _placed(advice: "Advice", part: Part) -> "Advice":
+    """Advice about a part of a stack, with its place in the stack."""
+    if advice.slice is None:
+        return advice
+    (top, _), (left, _) = part.box
+    place = advice.place and (advice.place[0] + top, advice.place[1] + left)
+    return replace(advice, slice=part.slices[advice.slice], place=place)
 
 
 def _measured(

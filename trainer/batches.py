@@ -21,6 +21,7 @@ from trainer.propagation import Teacher, contrast, sources
 from trainer.resampling import new_space, resample_image, resample_labels, resample_probabilities
 from trainer.wholes import Answer, answer_of
 
+KNOTS = 4096  # of the curve from raw intensities to normalised ones
 POINTS = 10_000  # drawn voxels of a class and item that patches are put around
 
 
@@ -35,6 +36,22 @@ def normalise(image: np.ndarray, config: Config) -> np.ndarray:
         stack = image if image.ndim == 4 else image[:, None]
         image = contrast(stack).reshape(image.shape)
     return np.stack([standard(channel) for channel in image])
+
+
+def normalise_like(image: np.ndarray, like: np.ndarray, config: Config) -> np.ndarray:
+    """As `normalise`, of a part of an image whose intensities are known by `like` (C, m): the same for all its parts.
+
+    Each way to normalise takes grey values along a curve, which that of `like` shows.
+    """
+    curves = zip(image, like, normalise(like, config), strict=True)
+    return np.stack([np.interp(channel, *curve(known, seen)).astype(np.float32) for channel, known, seen in curves])
+
+
+def curve(known: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Values (m,) before and after -> at most KNOTS of both, ascending; beyond them the curve is flat."""
+    before, places = np.unique(known, return_index=True)
+    places = places[np.linspace(0, len(before) - 1, min(KNOTS, len(before))).astype(int)]
+    return known[places], seen[places]
 
 
 def planned(channel: np.ndarray, known: tuple[float, ...]) -> np.ndarray:
@@ -74,11 +91,18 @@ class Case:
 
     @classmethod
     def of(cls, sample: Sample, teacher: Teacher | None, config: Config) -> "Case":
-        """At the config's spacing, where it has one. ValueError for a 2-D image where patches have three axes."""
+        """At the config's spacing, where it has one. ValueError for what is no volume where patches have three axes."""
         axes = len(config.patch)
+        if sample.part is not None and axes == 3:
+            raise ValueError(
+                f"'{sample.name}' is several volumes or too large for one, and the patch {config.patch} has three "
+                "axes; choose networks for slices, or cut out a volume"
+            )
         if sample.target.ndim < axes:
             raise ValueError(f"'{sample.name}' is 2-D, but the patch {config.patch} has three axes; give it two")
-        image, target, P, weight = at_spacing(sample, normalise(sample.image, config), teacher, config)
+        alone = sample.like is None
+        image = normalise(sample.image, config) if alone else normalise_like(sample.image, sample.like, config)
+        image, target, P, weight = at_spacing(sample, image, teacher, config)
         target = items(target[None], axes)[:, 0]
         return cls(
             items(image, axes),

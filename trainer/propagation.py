@@ -6,7 +6,7 @@ K classes · C channels · D H W space · P probabilities (K, H, W) · IGNORE wh
 """
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,7 +61,8 @@ def propagate(sample: Sample, classes: int, stopped: Callable[[], bool] = lambda
     elif box is not None:
         rows, columns = box
         inside = np.s_[:, rows, columns]
-        P_box, reach = propagate_stack(contrast(image[:, :, rows, columns]), target[inside], classes, stopped)
+        runs = [range(len(target))] if sample.part is None else sample.part.runs
+        P_box, reach = propagate_stack(contrast(image[:, :, rows, columns]), target[inside], classes, stopped, runs)
         P = grown(P_box, box, target.shape[1:])
         weight = grown(confidence(P_box) * reach[:, None, None], box, target.shape[1:], fade=True)
     space = sample.target.shape
@@ -168,9 +169,12 @@ def logarithm(channel: np.ndarray) -> np.ndarray:
 
 
 def propagate_stack(
-    image: np.ndarray, target: np.ndarray, classes: int, stopped: Callable[[], bool]
+    image: np.ndarray, target: np.ndarray, classes: int, stopped: Callable[[], bool], runs: Sequence[range]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """image (C, D, H, W) in 0..1, target (D, H, W) -> P (K, D, H, W) and how far to trust each slice, (D,) in 0..1."""
+    """image (C, D, H, W) in 0..1, target (D, H, W) -> P (K, D, H, W) and how far to trust each slice, (D,) in 0..1.
+
+    runs: which slices are neighbours
+    """
     annotated = sources(target)
     total = np.zeros((classes, *target.shape), np.float32)
     trust = np.zeros(len(target), np.float32)
@@ -180,8 +184,9 @@ def propagate_stack(
         total[:, z] = sharpened(image[:, z], target[z], random_walk(image[:, z], target[z], classes))
         trust[z] = 1.0
     for start in annotated:
+        run = next(run for run in runs if start in run)
         for step in (1, -1):
-            walk_outward(image, target, total, trust, start, step, stopped)
+            walk_outward(image, target, total, trust, start, step, stopped, run)
     mass = total.sum(0)
     P = np.where(mass > 0, total / mass.clip(1e-6), 1 / classes)
     return P.astype(np.float32), trust
@@ -202,11 +207,12 @@ def walk_outward(
     start: int,
     step: int,
     stopped: Callable[[], bool],
+    run: range,
 ) -> None:
-    """Carry the labels of slice `start` along the stack until the next annotated slice; adds to total and trust."""
+    """Carry the labels of slice `start` along its run until the next annotated slice; adds to total and trust."""
     annotated, flowing = sources(target), image.mean(0)
     P, z, distance = total[:, start], start + step, 1
-    while 0 <= z < len(target) and z not in annotated and not stopped():
+    while z in run and z not in annotated and not stopped():
         P = warp(P, flow(flowing[z], flowing[z - step]))
         pull = PRIOR * (0.2 + P.max(0) ** 2)
         P = random_walk(image[:, z], target[z], len(P), prior=P, pull=pull)
