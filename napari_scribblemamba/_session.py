@@ -196,12 +196,13 @@ class Session:
         self._write(folder, self.model.save)
 
     def export(self, folder: Path, samples: Sequence[Sample], classes: Sequence[str]) -> None:
-        """Write images and strokes as a dataset that `python -m trainer.fit` (and nnU-Net) reads."""
-        from trainer.dataset import check_strokes, save_dataset
+        """Write images and strokes as a dataset that `python -m trainer.fit` (and nnU-Net) reads: a case for each
+        volume of a series, and for each piece of a large stack that is learnt from."""
+        from trainer.dataset import check_strokes, save_dataset, volumes
 
         def write(folder: Path) -> None:
             check_strokes(samples, classes)
-            save_dataset(folder, samples, classes)
+            save_dataset(folder, [volume for sample in samples for volume in volumes(sample)], classes)
 
         self._write(folder, write)
 

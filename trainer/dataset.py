@@ -102,6 +102,25 @@ def loaded(sample: Sample) -> Sample:
     return replace(sample, image=image, like=sample.image.values())
 
 
+def volumes(sample: Sample) -> list[Sample]:
+    """The volumes that a sample is made of, each with a name of its own; one that is whole is its only one."""
+    if sample.part is None:
+        return [sample]
+    read, runs = loaded(sample), sample.part.runs
+    return [
+        replace(
+            read,
+            image=read.image[:, run.start : run.stop],
+            target=read.target[run.start : run.stop],
+            name=f"{sample.name}_{sample.part.slices[run.start]:05d}",
+            absent=tuple((z - run.start, c) for z, c in sample.absent if z in run),
+            part=None,
+            like=None,
+        )
+        for run in runs
+    ]
+
+
 def plane_of(sample: Sample, values: np.ndarray, number: int | None) -> np.ndarray:
     """Of values (*space) of the sample, slice `number` of its stack: uint8 (H, W), IGNORE where they do not reach; all
     of them where the number is None."""

@@ -74,7 +74,7 @@ class Run:
     ) -> None:
         self.config, self.classes = config.checked(), tuple(classes)
         self.samples, self.validation = list(samples), list(validation)
-        self.channels = tuple(channels) or tuple(f"channel {c}" for c in range(len(self.samples[0].image)))
+        self.channels = tuple(channels) or tuple(f"channel {c}" for c in range(self.samples[0].image.shape[0]))
         self.folder = None if folder is None else Path(folder)
         self.start, self.started, self.resume = start, started, resume
         check(self.samples, self.classes, config.task)
