@@ -180,9 +180,7 @@ class Memory:
             time.sleep(0.02)
 
 
-def draw_on(
-    viewer: Viewer, widget: ScribbleMamba, image: object, z: int, zoom: float, events: list[float]
-) -> None:
+def draw_on(viewer: Viewer, widget: ScribbleMamba, image: object, z: int, zoom: float, events: list[float]) -> None:
     """A stroke in a disc and one beside it, by mouse; notes the processor time of each event."""
     height, width = image.data.shape[-2:]
     viewer.reset_view()

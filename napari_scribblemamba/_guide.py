@@ -50,7 +50,7 @@ class Guide:
         drawn = sample.target if held is None else np.minimum(sample.target, held)  # IGNORE is the highest
         if len(each) > 1:
             found = peaks(sample.name, divergence(each), plane_of(sample, drawn, index), PLACES)
-            self._places[piece] = [place if index is None else replace(place, slice=index) for place in found]
+            self._places[piece] = [place if index is None else _placed(place, sample, index) for place in found]
         if held is not None:
             self._answers[piece] = answers(probabilities, plane_of(sample, held, index))
 
@@ -84,5 +84,12 @@ def is_undrawn(place: Place, sample: Sample) -> bool:
     from trainer.dataset import plane_of
     from trainer.disagreement import touched
 
-    number = place.slice if sample.target.ndim == 3 else None
-    return not touched(place, plane_of(sample, sample.target, number))
+    top, left = (0, 0) if sample.part is None else sample.part.corner
+    inside = replace(place, row=place.row - top, column=place.column - left)
+    return not touched(inside, plane_of(sample, sample.target, place.slice if sample.target.ndim == 3 else None))
+
+
+def _placed(place: Place, sample: Sample, index: int) -> Place:
+    """A place of slice `index`, as seen in the box of the sample, where it is in the image."""
+    top, left = (0, 0) if sample.part is None else sample.part.corner
+    return replace(place, slice=index, row=place.row + top, column=place.column + left)

@@ -175,7 +175,8 @@ class Session:
     def predict(self, samples: Sequence[Sample], probabilities: str | None = None) -> None:
         """Every slice of the samples, the nearest to the visible one first; with the probabilities of one network.
 
-        Of a sample that is a part of a stack too large for memory, the slices of the part and the visible one.
+        Of a sample that is a part of a stack too large for memory, the slices of the part and the visible one, and of
+        these the box of the part.
         """
         if self.model is None:
             raise ValueError("there is no model yet; train one or load a run")
@@ -414,10 +415,11 @@ class SlicePredictor:
         source = f"ensemble of {len(names)} networks" if len(names) > 1 else f"prediction of {names[0]}"
         teacher = self._teacher(sample, index)
         if teacher is not None:
-            labels["ensemble"] = filled_in(
-                probabilities["ensemble"], teacher[0], plane_of(sample, sample.target, index), teacher[1]
-            )
+            strokes = plane_of(sample, sample.target, index)
+            labels["ensemble"] = filled_in(probabilities["ensemble"], teacher[0], strokes, teacher[1])
             source = f"{len(names)} network{'s' * (len(names) > 1)} and propagated strokes"
+        if sample.part is not None:  # what is outside its box is left empty
+            labels = {name: sample.part.plane(plane, 0) for name, plane in labels.items()}
         wanted = probabilities[self._wanted] if self._wanted else None
         return Prediction(sample.name, index, labels, source, fraction, self._wanted or "", wanted)
 
@@ -441,13 +443,14 @@ class SlicePredictor:
         teacher, part = self._teachers.get(sample.name), self._parts.get(sample.name)
         if teacher is None or len(teacher) != len(self._model.classes):
             return None
-        if index is not None and part is not None:
-            size, position = sample.part.size if sample.part else sample.image.shape[2:], part.position(index)
-            fits = position is not None and teacher.shape[1:] == part.space and part.size == size
-            return (teacher[:, position], part.index) if fits else None
-        if teacher.shape[1:] != sample.target.shape:
+        if part is None or index is None:
+            fits = part is None and teacher.shape[1:] == sample.target.shape
+            return (teacher if index is None else teacher[:, index], (...,)) if fits else None
+        position = part.position(index)
+        whole = sample.part is None and part.size == sample.target.shape[1:]
+        if position is None or teacher.shape[1:] != part.space or not (whole or part == sample.part):
             return None
-        return teacher if index is None else teacher[:, index], (...,)
+        return teacher[:, position], part.index if whole else (...,)
 
 
 def filled_in(P: np.ndarray, teacher: np.ndarray, strokes: np.ndarray, where: tuple = (...,)) -> np.ndarray:

@@ -771,7 +771,7 @@ def _placed(advice: "Advice", part: Part) -> "Advice":
     """Advice about a part of a stack, with its place in the stack."""
     if advice.slice is None:
         return advice
-    (top, _), (left, _) = part.box
+    top, left = part.corner
     place = advice.place and (advice.place[0] + top, advice.place[1] + left)
     return replace(advice, slice=part.slices[advice.slice], place=place)
 

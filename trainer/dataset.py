@@ -122,12 +122,12 @@ def volumes(sample: Sample) -> list[Sample]:
 
 
 def plane_of(sample: Sample, values: np.ndarray, number: int | None) -> np.ndarray:
-    """Of values (*space) of the sample, slice `number` of its stack: uint8 (H, W), IGNORE where they do not reach; all
-    of them where the number is None."""
+    """Of values (*space) of the sample, slice `number` of its stack in the box of the sample: uint8 (h, w), IGNORE where
+    they do not reach; all of them where the number is None."""
     if number is None or sample.part is None:
         return values if number is None else values[number]
     position = sample.part.position(number)
-    return undrawn(sample.part.size) if position is None else sample.part.plane(values[position], IGNORE)
+    return undrawn(values.shape[1:]) if position is None else values[position]
 
 
 def undrawn(space: tuple[int, ...]) -> np.ndarray:

@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 
 LARGE = 2**25  # voxels of all channels above which an image stays where it is, and only a part of it is learnt from
-LEARNT = 2**23  # voxels of such a part, where strokes leave the choice
+LEARNT = 2**22  # voxels of such a part, where strokes leave the choice
 REACH = 3  # slices before and behind one with strokes that are learnt from with it, at most
 ROOM = 64  # pixels around the box of all strokes
 GRID = 128  # pixels: the box grows in such steps, so that not every stroke changes the part
@@ -48,6 +48,11 @@ class Part:
         apart = (np.diff(z) > 1) | (np.diff(z // self.depth) > 0)
         ends = [0, *(np.flatnonzero(apart) + 1).tolist(), len(z)]
         return [range(*pair) for pair in pairwise(ends)]
+
+    @property
+    def corner(self) -> tuple[int, int]:
+        """First row and column of the box."""
+        return self.box[0][0], self.box[1][0]
 
     def position(self, number: int) -> int | None:
         """Of a slice of the stack; None where it is not of this part."""
@@ -86,8 +91,9 @@ class Stack:
         return isinstance(other, Stack) and other._known is self._known and other.part == self.part
 
     def plane(self, number: int) -> np.ndarray:
-        """Slice `number` of the whole stack, float32 (C, H, W). ValueError where it holds NaN or infinity."""
-        return self._finite(number, slice(None), slice(None))
+        """Slice `number` of the whole stack, be it of the part or not, in the part's box: float32 (C, h, w). ValueError
+        where it holds NaN or infinity."""
+        return self._finite(number, *((slice(None), slice(None)) if self.part is None else self.part.index))
 
     def values(self) -> np.ndarray:
         """float32 (C, m): what intensities the whole stack has, from evenly spread slices. Read once."""
@@ -95,16 +101,16 @@ class Stack:
             _, depth, height, width = self.whole
             numbers = np.unique(np.linspace(0, depth - 1, SPREAD + 2).round().astype(int)[1:-1] if depth > 2 else [0])
             step = int(np.ceil((height * width / VALUES) ** 0.5))
-            planes = [self.plane(int(number))[:, ::step, ::step] for number in numbers]
+            whole = replace(self, part=None)
+            planes = [whole.plane(int(number))[:, ::step, ::step] for number in numbers]
             self._known["values"] = np.stack(planes, 1).reshape(self.whole[0], -1)
         return self._known["values"]
 
     def __array__(self, dtype: object = None, copy: bool | None = None) -> np.ndarray:
         numbers = range(self.whole[1]) if self.part is None else self.part.slices
-        index = (slice(None), slice(None)) if self.part is None else self.part.index
         array = np.empty(self.shape, np.float32)
         for position, number in enumerate(numbers):
-            array[:, position] = self._finite(number, *index)
+            array[:, position] = self.plane(number)
         return array
 
     def _finite(self, number: int, rows: slice, columns: slice) -> np.ndarray:
