@@ -122,7 +122,7 @@ def volumes(sample: Sample) -> list[Sample]:
 
 
 def plane_of(sample: Sample, values: np.ndarray, number: int | None) -> np.ndarray:
-    """Of values (*space) of the sample, slice `number` of its stack in the box of the sample: uint8 (h, w), IGNORE where
+    """Of values (*space) of the sample, slice `number` of its stack in the sample's box: uint8 (h, w), IGNORE where
     they do not reach; all of them where the number is None."""
     if number is None or sample.part is None:
         return values if number is None else values[number]
