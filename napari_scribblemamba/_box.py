@@ -1,14 +1,11 @@
 """Box: the part of an image, in rows and columns, that one trains and predicts in; of a stack all slices."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from trainer import Sample
-
+Sides = tuple[tuple[int, int], tuple[int, int]]  # rows and columns: the first, and one past the last
 SMALLEST = 32  # pixels along a side; what is smaller says little to any network
 
 
@@ -30,9 +27,25 @@ class Box:
     def shape(self) -> tuple[int, int]:
         return self.bottom - self.top, self.right - self.left
 
-    def cut(self, sample: "Sample") -> "Sample":
-        """What of a sample is inside."""
-        return replace(sample, image=sample.image[self.index], target=sample.target[self.index])
+    def within(self, rows: slice, columns: slice) -> tuple[slice, slice]:
+        """Rows and columns of the box as those of the image."""
+        sides = range(self.top, self.bottom)[rows], range(self.left, self.right)[columns]
+        return tuple(slice(side.start, side.stop) for side in sides)
+
+    def seen_from(self, row: int, column: int) -> "Box":
+        """The same box, counted from this pixel of the image; what is before it is left out."""
+        corners = (self.top - row, self.left - column, self.bottom - row, self.right - column)
+        return Box(*(max(0, each) for each in corners))
+
+    def clipped(self, drawn: Mapping[int, Sides]) -> dict[int, Sides]:
+        """Of rows and columns in some slices {number: them} of the image what is inside, counted from the corner."""
+        found = {}
+        for number, sides in drawn.items():
+            lines = zip(sides, (self.top, self.left), self.shape, strict=True)
+            cut = tuple(tuple(int(np.clip(end - first, 0, size)) for end in side) for side, first, size in lines)
+            if all(start < stop for start, stop in cut):
+                found[number] = cut
+        return found
 
     def masked(self, values: np.ndarray, outside: int) -> np.ndarray:
         """The same values (*space) inside, this one elsewhere."""

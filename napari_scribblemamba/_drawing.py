@@ -106,9 +106,8 @@ class Drawing:
         strokes, dims = self.strokes, self._viewer.dims
         if strokes is None or strokes.ndim == 2:
             return 0
-        along = dims.ndim - strokes.ndim  # the strokes' first axis among the viewer's
-        flat = dims.ndisplay == 2 and along not in dims.displayed and strokes.n_edit_dimensions == 2
-        return visible_slice(self._viewer, strokes) if flat and strokes.ndim == 3 else None
+        planes = set(dims.displayed) == {dims.ndim - 2, dims.ndim - 1}  # the last two axes are in view
+        return visible_slice(self._viewer, strokes) if planes and strokes.n_edit_dimensions == 2 else None
 
     def _count_some(self) -> None:
         begun = time.monotonic()

@@ -40,6 +40,7 @@ class Guide:
 
     def see(self, sample: Sample, index: int | None, probabilities: Mapping[str, np.ndarray]) -> None:
         """{network: P (K, *item)} of slice `index` of a stack; None: of all of the image."""
+        from trainer.dataset import plane_of
         from trainer.disagreement import divergence, peaks
         from trainer.referee import answers
 
@@ -48,18 +49,19 @@ class Guide:
         held = self.held.get(sample.name)
         drawn = sample.target if held is None else np.minimum(sample.target, held)  # IGNORE is the highest
         if len(each) > 1:
-            found = peaks(sample.name, divergence(each), _slice(drawn, index), PLACES)
-            self._places[piece] = [place if index is None else replace(place, slice=index) for place in found]
+            found = peaks(sample.name, divergence(each), plane_of(sample, drawn, index), PLACES)
+            self._places[piece] = [place if index is None else _placed(place, sample, index) for place in found]
         if held is not None:
-            self._answers[piece] = answers(probabilities, _slice(held, index))
+            self._answers[piece] = answers(probabilities, plane_of(sample, held, index))
 
     def guidance(self, samples: Sequence[Sample]) -> Guidance:
         """The best places where nobody has drawn by now."""
-        from trainer.disagreement import apart, undrawn
+        from trainer.disagreement import apart
 
-        drawn = {sample.name: sample.target for sample in samples}
-        found = [place for places in self._places.values() for place in places if place.image in drawn]
-        ranked = undrawn(sorted(found, key=lambda place: -place.score)[: 5 * PLACES], drawn)
+        images = {sample.name: sample for sample in samples}
+        found = [place for places in self._places.values() for place in places if place.image in images]
+        best = sorted(found, key=lambda place: -place.score)[: 5 * PLACES]
+        ranked = [place for place in best if is_undrawn(place, images[place.image])]
         return Guidance(tuple(apart(ranked, PLACES)), self._verdict())
 
     def _verdict(self) -> Verdict | None:
@@ -77,5 +79,17 @@ def held_out(samples: Sequence[Sample]) -> tuple[list[Sample], dict[str, np.ndar
     return [part for part, _ in parts.values()], {name: held for name, (_, held) in parts.items()}
 
 
-def _slice(values: np.ndarray, index: int | None) -> np.ndarray:
-    return values if index is None else values[index]
+def is_undrawn(place: Place, sample: Sample) -> bool:
+    """Whether nobody has drawn there by now."""
+    from trainer.dataset import plane_of
+    from trainer.disagreement import touched
+
+    top, left = (0, 0) if sample.part is None else sample.part.corner
+    inside = replace(place, row=place.row - top, column=place.column - left)
+    return not touched(inside, plane_of(sample, sample.target, place.slice if sample.target.ndim == 3 else None))
+
+
+def _placed(place: Place, sample: Sample, index: int) -> Place:
+    """A place of slice `index`, as seen in the box of the sample, where it is in the image."""
+    top, left = (0, 0) if sample.part is None else sample.part.corner
+    return replace(place, slice=index, row=place.row + top, column=place.column + left)

@@ -108,8 +108,9 @@ class Images:
         _layers.set_aside(self._viewer, image, strokes, False)
         _layers.frame(self._viewer, image)
         if image.ndim > 2:
-            places = [place[0] for place in self._project().journal(key).places]
-            _layers.show_slice(self._viewer, image, self._slices.get(self._home(key), [*places, 0][0]))
+            journal = self._project().journal(key)
+            drawn = [_layers.number_of(place, journal.shape) for place in journal.places]
+            _layers.show_slice(self._viewer, image, self._slices.get(self._home(key), [*drawn, 0][0]))
         return image, strokes
 
     def drawn(self) -> tuple[list[tuple[Image, Labels]], list[str]]:

@@ -2,11 +2,13 @@
 
 Strokes in napari: 0 is not painted, value c + 1 is class c; class 0 is the background and painted like any other.
 Predictions in napari: value c + 1 for class c > 0 and 0 for the background, so that the brushes' colours fit both.
-In the engine: classes 0..K-1, IGNORE where nobody drew, channels first.
+In the engine: classes 0..K-1, IGNORE where nobody drew, channels first; all axes before the last two are one stack,
+whose slices have numbers: that of slice z at time t is t * Z + z.
 """
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from napari.components import ViewerModel
@@ -16,8 +18,11 @@ from napari.utils.colormaps.standardize_color import transform_color
 
 from napari_scribblemamba._box import Box
 from napari_scribblemamba._readers import AFFINE
-from trainer.dataset import IGNORE, Sample
+from napari_scribblemamba._tally import Tally
+from trainer.dataset import Sample, undrawn
+from trainer.stack import LARGE, Part, Stack, part_around
 
+CHANNEL_AXES = {"c", "ch", "channel", "channels"}
 KEY = "scribblemamba"  # of our entry in a layer's metadata
 BACKGROUND = "#7d8590"
 # Okabe and Ito, Color universal design (2008), the dark blue last: it is hard to see on dark images
@@ -137,9 +142,12 @@ def renumber(strokes: Labels, numbers: Sequence[int]) -> None:
 
     What was drawn before can then not be undone by napari, which would bring it back under its old number.
     """
-    values = np.asarray(strokes.data)
-    where = np.nonzero((values > 0) & (values <= len(numbers)))
-    strokes.data_setitem(where, (np.asarray(numbers) + 1)[values[where] - 1].astype(values.dtype))
+    for number in Tally(strokes.data).settle().boxes:
+        place = place_of(strokes, number)
+        plane = np.asarray(strokes.data[place])
+        where = np.nonzero((plane > 0) & (plane <= len(numbers)))
+        after = (np.asarray(numbers) + 1)[plane[where] - 1].astype(plane.dtype)
+        strokes.data_setitem((*(np.full(len(after), i) for i in place), *where), after)
     absent = {numbers[c]: slices for c, slices in absent_of(strokes).items() if c < len(numbers) and numbers[c] > 0}
     note(strokes, absent=absent)
     mode = strokes.mode
@@ -267,47 +275,163 @@ def _all_of(viewer: ViewerModel, image: Image) -> list[Layer]:
 
 
 def sample_from_layers(
-    image: Image, strokes: Labels | None, classes: Sequence[str], channels: Sequence[Image] = ()
+    image: Image,
+    strokes: Labels | None,
+    classes: Sequence[str],
+    channels: Sequence[Image] = (),
+    tally: Tally | None = None,
+    box: Box | None = None,
 ) -> Sample:
-    """The engine's sample of an image and its strokes; without strokes nothing is labelled.
+    """The engine's sample of an image and its strokes; without strokes nothing is labelled. Of an image that is too
+    large to be held in memory it is the part around the strokes, read when it is needed, or without strokes all slices.
+    With a box it is of what is inside, as if the image were no more than that.
 
-    channels: images of the same shape that are further channels of this one
+    channels: images of the same shape that are further channels of this one; tally: of the strokes, where there is one
     ValueError where their shapes differ or a painted label has no class.
     """
     if others := [c.name for c in channels if image_space(c) != image_space(image)]:
         raise ValueError(f"{', '.join(others)} and '{image.name}' have other shapes; channels are of one shape")
-    pixels = np.concatenate([image_array(each).astype(np.float32) for each in (image, *channels)])
-    target, absent = np.full(pixels.shape[1:], IGNORE, np.uint8), ()
-    if strokes is not None:
-        target, absent = target_of(strokes, image, classes), absences(strokes)
-    return Sample(pixels, target, spacing_of(image), image.name, absent=absent)
+    if is_large(image, channels, box):
+        pixels, part = stack_of(image, channels, box), None
+    else:
+        pixels = np.concatenate([image_array(each, box).astype(np.float32) for each in (image, *channels)])
+        if (part := _whole_series(image, box)) is not None:
+            pixels = pixels.reshape(len(pixels), -1, *part.size)
+    empty = Sample(pixels, undrawn(pixels.shape[1:]), spacing_of(image), image.name, part=part)
+    return empty if strokes is None else redrawn(empty, strokes, image, classes, tally, box)
 
 
-def image_array(image: Image) -> np.ndarray:
-    """(C, *space) of an image layer in its own dtype; the alpha of RGBA is dropped."""
-    space = image_space(image)
-    pixels = np.asarray(image.data[0] if image.multiscale else image.data)
+def redrawn(
+    sample: Sample,
+    strokes: Labels,
+    image: Image,
+    classes: Sequence[str],
+    tally: Tally | None = None,
+    box: Box | None = None,
+) -> Sample:
+    """The same image, or the same box of it, with these strokes. ValueError as above."""
+    check_fit(strokes, image)
+    marks = absences(strokes)
+    if isinstance(sample.image, Stack):
+        drawn = (tally or Tally(strokes.data)).settle().boxes
+        part = part_around(drawn if box is None else box.clipped(drawn), [z for z, _ in marks], sample.image)
+        sample = replace(sample, image=sample.image.cut(part), part=part)
+        marks = tuple((part.position(z), c) for z, c in marks)
+    return replace(sample, target=target_of(strokes, image, classes, sample.part, box), absent=marks)
+
+
+def strokes_alone(strokes: Labels, image: Image, classes: Sequence[str], tally: Tally | None = None) -> Sample:
+    """A sample with these strokes, for those who do not look at the image: its pixels are all 0."""
+    *lead, height, width = image_space(image)
+    part = None if is_large(image) else _whole_series(image)
+    shape = (1, *([math.prod(lead)] if lead else []), height, width)
+    pixels = stack_of(image) if is_large(image) else np.broadcast_to(np.float32(0), shape)
+    sample = Sample(pixels, undrawn(shape[1:]), spacing_of(image), image.name, part=part)
+    return redrawn(sample, strokes, image, classes, tally)
+
+
+def is_large(image: Image, channels: Sequence[Image] = (), box: Box | None = None) -> bool:
+    """Whether the image, or this box of it, stays where it is: of a stack only what is needed is read."""
+    space, colours = _space(image, box), 3 if image.rgb else 1
+    return len(space) > 2 and math.prod(space) * (colours + len(channels)) > LARGE
+
+
+def stack_of(image: Image, channels: Sequence[Image] = (), box: Box | None = None) -> Stack:
+    """The image and its further channels, or a box of them, to be read slice by slice."""
+    *lead, height, width = _space(image, box)
+    layers = (image, *channels)
+
+    def read(number: int, rows: slice, columns: slice) -> np.ndarray:
+        place = _place(number, lead)
+        if box is not None:
+            rows, columns = box.within(rows, columns)
+        planes = [np.asarray(_pixels(each)[(*place, rows, columns)]) for each in layers]
+        parts = [np.moveaxis(p[..., :3], -1, 0) if e.rgb else p[None] for p, e in zip(planes, layers, strict=True)]
+        return np.concatenate(parts)
+
+    count = sum(3 if each.rgb else 1 for each in layers)
+    return Stack(read, (count, math.prod(lead), height, width), lead[-1])
+
+
+def _whole_series(image: Image, box: Box | None = None) -> Part | None:
+    """Of what has more than three axes: all of its volumes, one after the other."""
+    space = _space(image, box)
+    if len(space) < 4:
+        return None
+    return Part(tuple(range(math.prod(space[:-2]))), tuple((0, n) for n in space[-2:]), space[-3], space[-2:])
+
+
+def image_array(image: Image, box: Box | None = None) -> np.ndarray:
+    """(C, *space) of an image layer, or of a box of it, in its own dtype; the alpha of RGBA is dropped."""
+    pixels, colours = _pixels(image), (slice(None),) if image.rgb else ()
+    pixels = np.asarray(pixels if box is None else pixels[(*box.index, *colours)])
     if image.rgb:
         return np.moveaxis(pixels[..., :3], -1, 0)  # (3, *space)
-    return pixels.reshape(1, *space)
+    return pixels.reshape(1, *_space(image, box))
 
 
 def image_space(image: Image) -> tuple[int, ...]:
-    """(H, W) or (D, H, W); ValueError for anything else."""
-    pixels = image.data[0] if image.multiscale else image.data
+    """(H, W), (D, H, W), or with further axes before those, such as time. ValueError where they cannot be slices."""
+    pixels = _pixels(image)
     space = tuple(pixels.shape[:-1] if image.rgb else pixels.shape)
-    if len(space) not in (2, 3):
+    if len(space) < 2:
+        raise ValueError(f"'{image.name}' has one axis, {space}; an image has two or more")
+    if CHANNEL_AXES & {str(label).lower() for label in image.axis_labels[:-2]}:
         raise ValueError(
-            f"'{image.name}' has {len(space)} axes, {space}; ScribbleMamba takes 2-D images and stacks (D, H, W), "
-            "so split it first: right click on the layer > Split Stack"
+            f"'{image.name}' has channels along one of its axes, {tuple(image.axis_labels)}; "
+            "split it first: right click on the layer > Split Stack, then tick them as channels"
         )
     return space
 
 
+def _space(image: Image, box: Box | None) -> tuple[int, ...]:
+    """As `image_space`, of what is inside a box."""
+    space = image_space(image)
+    return space if box is None else (*space[:-2], *box.shape)
+
+
+def _pixels(image: Image) -> object:
+    """The array of a layer, of a multiscale one its finest level: numpy, dask or zarr."""
+    return image.data[0] if image.multiscale else image.data
+
+
+# slices -------------------------------------------------------------------------------------------------------------
+
+
+def place_of(layer: Image | Labels, number: int) -> tuple[int, ...]:
+    """Where slice `number` is along the axes before the last two, an index: (z,), (t, z), or () of a 2-D image."""
+    return _place(number, (image_space(layer) if isinstance(layer, Image) else layer.data.shape)[:-2])
+
+
+def index_of(image: Image, number: int | None, box: Box | None) -> tuple[object, ...]:
+    """As an index of an array (*space): a slice of the image or all of them, and the box."""
+    planes = (...,) if number is None else place_of(image, number)
+    return planes if box is None else (*planes, *box.index[1:])
+
+
+def _place(number: int, lead: Sequence[int]) -> tuple[int, ...]:
+    return tuple(int(i) for i in np.unravel_index(number, tuple(lead))) if lead else ()
+
+
+def number_of(place: Sequence[int], shape: Sequence[int]) -> int:
+    """Of the slice at this place in strokes of this shape; 0 of a 2-D image."""
+    return int(np.ravel_multi_index(tuple(place), tuple(shape[:-2]))) if place else 0
+
+
+def name_of_slice(layer: Labels, number: int) -> str:
+    """For people: "slice 3", or with more axes "t 1 · z 3"."""
+    place = place_of(layer, number)
+    if len(place) < 2:
+        return f"slice {number}"
+    labels = ("time", "slice") if len(place) == 2 else [f"axis {axis}" for axis in range(len(place))]
+    named = [str(label) if str(label).isalpha() else own for label, own in zip(layer.axis_labels, labels, strict=False)]
+    return " · ".join(f"{name} {index}" for name, index in zip(named, place, strict=True))
+
+
 def spacing_of(image: Image) -> tuple[float, ...]:
-    """mm per voxel, one per axis; a layer without a unit of length is taken to be in mm."""
+    """mm per voxel along the last three axes, or two; a layer without a unit of length is taken to be in mm."""
     sizes = [unit_size(unit) for unit in image.units]
-    return tuple(float(abs(scale) * size) for scale, size in zip(image.scale, sizes, strict=True))
+    return tuple(float(abs(scale) * size) for scale, size in zip(image.scale, sizes, strict=True))[-3:]
 
 
 def unit_size(unit: object) -> float:
@@ -317,8 +441,10 @@ def unit_size(unit: object) -> float:
 
 def show_slice(viewer: ViewerModel, layer: Image | Labels, index: int) -> None:
     """Bring this slice of a stack into view."""
-    along = viewer.dims.ndim - layer.ndim  # the stack's first axis among the viewer's
-    viewer.dims.set_point(along, float(layer.data_to_world((index, *[0] * (layer.ndim - 1)))[0]))
+    place, along = place_of(layer, index), viewer.dims.ndim - layer.ndim  # the layer's first axis among the viewer's
+    world = layer.data_to_world((*place, 0, 0))
+    for axis in range(len(place)):
+        viewer.dims.set_point(along + axis, float(world[axis]))
 
 
 def go_to(viewer: ViewerModel, layer: Image | Labels, index: int, row: int, column: int) -> None:
@@ -326,7 +452,7 @@ def go_to(viewer: ViewerModel, layer: Image | Labels, index: int, row: int, colu
     if layer.ndim > 2:
         show_slice(viewer, layer, index)
     camera = viewer.scene.camera if hasattr(viewer, "scene") else viewer.camera  # napari < 0.9
-    where = (index, row, column)[-layer.ndim :]
+    where = (*place_of(layer, index), row, column)
     camera.center = tuple(float(x) for x in layer.data_to_world(where)[-2:])
 
 
@@ -339,27 +465,45 @@ def write_on_slice(viewer: ViewerModel, text: str) -> None:
 
 
 def visible_slice(viewer: ViewerModel, layer: Image | Labels) -> int | None:
-    """The slice of a stack that the viewer shows, None for a 2-D image."""
+    """The number of the slice that the viewer shows, None for a 2-D image."""
     if layer.ndim < 3:
         return None
-    index = round(float(layer.world_to_data(viewer.dims.point)[0]))
-    return min(max(index, 0), layer.data.shape[0] - 1)
+    sizes = (image_space(layer) if isinstance(layer, Image) else layer.data.shape)[:-2]
+    point = layer.world_to_data(viewer.dims.point)
+    place = [min(max(round(float(at)), 0), size - 1) for at, size in zip(point, sizes, strict=False)]
+    return number_of(place, (*sizes, 0, 0))
 
 
-def target_of(strokes: Labels, image: Image, classes: Sequence[str]) -> np.ndarray:
-    """The engine's target of some strokes, uint8 (*space). ValueError where they are not of this image and classes."""
-    values = np.asarray(strokes.data)
-    if values.shape != image_space(image):
-        raise ValueError(
-            f"the strokes '{strokes.name}' have shape {values.shape}, the image '{image.name}' {image_space(image)}; "
-            "choose the strokes of this image, or press New"
-        )
+def target_of(
+    strokes: Labels, image: Image, classes: Sequence[str], part: Part | None = None, box: Box | None = None
+) -> np.ndarray:
+    """The engine's target of some strokes, uint8 (*space), or of a part of them, or of a box. ValueError where they are
+    not of this image and classes."""
+    check_fit(strokes, image)
+    values = (
+        np.asarray(strokes.data[... if box is None else box.index]) if part is None else read_part(strokes, part, box)
+    )
     if values.max(initial=0) > len(classes):
         raise ValueError(
             f"label {values.max()} in '{strokes.name}' belongs to no class, there are {len(classes)}; "
             "add a class or erase it"
         )
     return values.astype(np.uint8) - np.uint8(1)  # 0 becomes 255, which is IGNORE
+
+
+def read_part(layer: Labels, part: Part, box: Box | None = None) -> np.ndarray:
+    """The labels of a part of a stack, or of a box of it, (n, h, w)."""
+    lines = part.index if box is None else box.within(*part.index)
+    return np.stack([np.asarray(layer.data[(*place_of(layer, z), *lines)]) for z in part.slices])
+
+
+def check_fit(strokes: Labels, image: Image) -> None:
+    """ValueError where strokes are not of the image's shape."""
+    if strokes.data.shape != image_space(image):
+        raise ValueError(
+            f"the strokes '{strokes.name}' have shape {strokes.data.shape}, the image '{image.name}' "
+            f"{image_space(image)}; choose the strokes of this image, or press New"
+        )
 
 
 # engine -> napari ---------------------------------------------------------------------------------------------------
@@ -371,10 +515,11 @@ def prediction_layers(viewer: ViewerModel, image: Image) -> dict[str, Labels]:
     return {e["network"]: layer for layer, e in entries if "network" in e and e["image"] == image.unique_id}
 
 
-def predicted_classes(viewer: ViewerModel, image: Image) -> dict[str, np.ndarray]:
-    """network -> uint8 (*space) classes that it predicted, without the ensemble."""
+def predicted_classes(viewer: ViewerModel, image: Image, part: Part | None = None) -> dict[str, np.ndarray]:
+    """network -> uint8 (*space) classes that it predicted, without the ensemble; of a part where one is given."""
     layers = {n: layer for n, layer in prediction_layers(viewer, image).items() if n != "ensemble"}
-    return {n: np.maximum(np.asarray(layer.data), 1) - np.uint8(1) for n, layer in layers.items()}
+    read = {n: np.asarray(each.data) if part is None else read_part(each, part) for n, each in layers.items()}
+    return {n: np.maximum(values, 1) - np.uint8(1) for n, values in read.items()}
 
 
 def add_prediction_layer(viewer: ViewerModel, image: Image, network: str, brushes: Sequence[Brush]) -> Labels:
@@ -471,7 +616,7 @@ def show_prediction(
 
     The pixels change on screen with the layers' next refresh(), which costs more and is left to the caller.
     """
-    layers, where = prediction_layers(viewer, image), place(index, box)
+    layers, where = prediction_layers(viewer, image), index_of(image, index, box)
     for network, classes in labels.items():
         layer = layers.get(network) or add_prediction_layer(viewer, image, network, brushes)
         if layer.data.shape != image_space(image):  # the image was replaced
@@ -483,17 +628,11 @@ def show_prediction(
             difference.data[where] = one.data[where] != other.data[where]
 
 
-def place(index: int | None, box: Box | None) -> tuple[object, ...]:
-    """As an index of an image (*space): a slice of it or all of them, and the box."""
-    planes = (...,) if index is None else (index,)
-    return planes if box is None else (*planes, *box.index[1:])
-
-
 def clear_predictions(viewer: ViewerModel, image: Image) -> None:
     """Blank the image's predictions, so that old ones are not taken for those of a new training."""
     for layer in overlays(viewer, image):
-        layer.data[...] = 0
-        layer.refresh()
+        layer.data = np.zeros_like(layer.data)  # writing zeros into a large one would take all of its memory
+        layer.editable = not isinstance(layer, Labels)
 
 
 def _insert(viewer: ViewerModel, layer: Image | Labels | Shapes, below: Sequence[Layer], locked: bool = True) -> None:
@@ -510,13 +649,13 @@ def _insert(viewer: ViewerModel, layer: Image | Labels | Shapes, below: Sequence
 def accept(strokes: Labels, prediction: Labels, index: int | None, box: Box | None = None) -> int:
     """Draw what is predicted in slice `index` of a stack (None: a 2-D image) wherever nothing is drawn; how many
     pixels. The background too: in predictions it is 0, in strokes 1. Of a box, if that was predicted only."""
-    where = ... if index is None else index
+    where = ... if index is None else place_of(strokes, index)
     open_ = np.asarray(strokes.data[where]) == 0
     empty = np.nonzero(open_ if box is None else box.masked(open_, False))
     values = np.maximum(np.asarray(prediction.data[where])[empty], 1).astype(strokes.data.dtype)
     if len(values):
-        place = () if index is None else (np.full(len(values), index),)
-        strokes.data_setitem((*place, *empty), values)
+        place = () if index is None else where
+        strokes.data_setitem((*(np.full(len(values), i) for i in place), *empty), values)
     return len(values)
 
 

@@ -206,8 +206,8 @@ def project_layers(project: "Project", key: str, aside: bool = False) -> "list[L
     for data, settings, kind in _open(image.path):
         metadata = {**settings.get("metadata", {}), KEY: entry}
         pixels.append((data, {**settings, "name": image.name, **known, "metadata": metadata}, kind))
-    if not pixels or tuple(pixels[0][0].shape[: len(image.shape)]) != image.shape:
-        found = tuple(pixels[0][0].shape) if pixels else "no image"
+    found = _shape(pixels[0][0]) if pixels else "no image"
+    if found[: len(image.shape)] != image.shape:
         raise ValueError(f"{image.path} has become {found}; the strokes of '{image.name}' are of {image.shape}")
     layers = [*pixels, project_strokes(project, key, pixels[0][1])]
     for _, settings, _ in layers if aside else ():
@@ -218,7 +218,7 @@ def project_layers(project: "Project", key: str, aside: bool = False) -> "list[L
 
 def project_strokes(project: "Project", key: str, like: Mapping[str, Any]) -> "LayerDataTuple":
     """The strokes of an image as they stand, where that layer is (its settings)."""
-    from napari_scribblemamba._layers import KEY
+    from napari_scribblemamba._layers import KEY, number_of
 
     image, journal = project.images[key], project.journal(key)
     labels = np.zeros(journal.shape, journal.dtype)
@@ -227,7 +227,7 @@ def project_strokes(project: "Project", key: str, like: Mapping[str, Any]) -> "L
     entry |= {"classes": [each.name for each in journal.classes], "colours": [each.colour for each in journal.classes]}
     numbers = {each.key: c for c, each in enumerate(journal.classes)}
     for place, mark in sorted(journal.absent):
-        entry.setdefault("absent", {}).setdefault(numbers[mark], []).append(place[0] if place else 0)
+        entry.setdefault("absent", {}).setdefault(numbers[mark], []).append(number_of(place, journal.shape))
     where = {name: like[name] for name in LOOKS[1:] if name in like}
     kept = {name: value for name, value in like.get("metadata", {}).items() if name == AFFINE}
     return labels, {"name": f"strokes · {image.name}", "metadata": {**kept, KEY: entry}, **where}, "labels"
@@ -255,6 +255,11 @@ def strokes_of(target: np.ndarray, classes: Sequence[str], name: str, **settings
 
 
 # geometry -----------------------------------------------------------------------------------------------------------
+
+
+def _shape(data: Any) -> tuple[int, ...]:
+    """Of an array, or of the finest one of a multiscale image."""
+    return tuple((data if hasattr(data, "shape") else data[0]).shape)
 
 
 def geometry(spacing: Sequence[float], unit: str = "mm", axes: str = "") -> dict[str, object]:

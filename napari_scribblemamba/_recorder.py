@@ -188,7 +188,7 @@ class Recorder(QObject):
         if entry.project is None:
             self._begin(entry)  # takes all marks in
         if entry.project is not None:
-            place = () if entry.strokes.ndim == 2 else (z,)
+            place = _layers.place_of(entry.strokes, z)
             entry.journal.mark_absent(place, entry.project.classes[index].key, absent)
         self._tell()
 
@@ -310,7 +310,7 @@ class Recorder(QObject):
             earlier[place] = entry.before.read(place)[(0,) * len(place)]
             journal.record(earlier, place)
         for z, c in _layers.absences(strokes):
-            journal.mark_absent(() if strokes.ndim == 2 else (z,), project.classes[c].key)
+            journal.mark_absent(_layers.place_of(strokes, z), project.classes[c].key)
         begun = journal.times[-1] if journal.times else 0.0
         project.set_image(image.key, settings={**image.settings, "begun": begun})
         entry.project, entry.key, entry.before = project, image.key, State(shape, strokes.data.dtype)
@@ -413,7 +413,8 @@ class Recorder(QObject):
         journal = entry.journal
         numbers = {each.key: c for c, each in enumerate(journal.classes)}
         _layers.set_brushes(entry.strokes, [_layers.Brush(each.name, each.colour) for each in journal.classes])
-        _layers.set_absent(entry.strokes, [(place[0] if place else 0, numbers[key]) for place, key in journal.absent])
+        marks = [(_layers.number_of(place, journal.shape), numbers[key]) for place, key in journal.absent]
+        _layers.set_absent(entry.strokes, marks)
 
     def _bequeath(self, project: Project, label: int, heir: int) -> None:
         """Strokes of one label become another's, in all images."""
@@ -486,16 +487,29 @@ def _space(image: Image) -> tuple[int, ...] | None:
 def _path_of(image: Image, viewer: Viewer) -> Path | None:
     """The file that gives this image again; None where there is none, or it gives others as well."""
     source = image.source
-    if source.path is None or source.parent is not None or image.multiscale:
-        return None
+    if source.path is None:
+        return _zarr_folder(image)
     path = Path(source.path)
+    if source.parent is not None or (image.multiscale and not path.is_dir()):
+        return None
     siblings = [layer for layer in viewer.layers if isinstance(layer, Image) and layer.source.path == source.path]
     known = source.reader_plugin in ("napari", "builtins", plugin_for(path)) if path.exists() else False
-    return path.absolute() if known and len(siblings) == 1 and path.is_file() else None
+    whole = path.is_file() or path.suffix == ".zarr"  # what else is in a folder nobody knows
+    return path.absolute() if known and len(siblings) == 1 and whole else None
+
+
+def _zarr_folder(image: Image) -> Path | None:
+    """Of a zarr array that was given to napari as such."""
+    data = image.data[0] if image.multiscale else image.data
+    root = getattr(getattr(data, "store", None), "root", None)
+    folder = Path(root) / getattr(data, "path", "") if root is not None else None
+    return folder.absolute() if folder is not None and folder.is_dir() and not image.multiscale else None
 
 
 def _store(image: Image, folder: Path) -> Path:
-    """Write the pixels of an image that has no file of its own."""
+    """Write the pixels of an image that has no file of its own. ValueError where that would take too long."""
+    if _layers.is_large(image):
+        raise ValueError("it is large and has no file of its own; save it as zarr and open that")
     folder.mkdir(parents=True, exist_ok=True)
     file = next(file for i in range(10_000) if not (file := folder / f"{i:04d}.npy").exists())
     pixels = image.data[0] if image.multiscale else image.data

@@ -19,9 +19,12 @@ import numpy as np
 from psygnal import Signal
 
 from napari_scribblemamba._guide import Guidance, Guide
+from trainer.dataset import plane_of
+from trainer.stack import Stack
 
 if TYPE_CHECKING:
     from trainer import Config, Model, Progress, Run, Sample
+    from trainer.stack import Part
 
 Result = TypeVar("Result")
 State = Literal["idle", "training", "paused", "predicting", "saving", "loading"]
@@ -130,6 +133,7 @@ class Session:
         self._waiting: Callable[[], None] | None = None  # begins what was asked for meanwhile
         self._samples: list[Sample] = []  # that the run learns from
         self._teachers: dict[str, np.ndarray] = {}  # sample name -> its propagated strokes (K, *space)
+        self._parts: dict[str, Part | None] = {}  # sample name -> where in its stack these are
         self._guide = Guide()  # of the images that are trained on
         self._told = False  # what the run has settled on
         self._generation = 0
@@ -218,11 +222,22 @@ class Session:
             self._set_model(model)
 
     def predict(self, samples: Sequence[Sample], probabilities: str | None = None) -> None:
-        """Every slice of the samples, the nearest to the visible one first; with the probabilities of one network."""
+        """Every slice of the samples, the nearest to the visible one first; with the probabilities of one network.
+
+        Of a sample that is a part of a stack too large for memory, the slices of the part and the visible one, and of
+        these the box of the part.
+        """
         if self.model is None:
             raise ValueError("there is no model yet; train one or load a run")
         events = self._predicting(self.model, samples, self._generation + 1, probabilities)
         self._begin("predicting", events, lambda _: self._finish())
+
+    def look(self) -> None:
+        """The visible slice of what was trained on, alone; nothing while other work is under way."""
+        seen = [sample for sample in self._samples if sample.name == self.visible[0]]
+        if self.state == "idle" and self.model is not None and seen:
+            events = self._looking(self.model, seen[0], self.visible[1])
+            self._begin("predicting", events, lambda _: self._finish())
 
     def save(self, folder: Path) -> None:
         """Write the model as a run folder."""
@@ -231,12 +246,13 @@ class Session:
         self._write(folder, self.model.save)
 
     def export(self, folder: Path, samples: Sequence[Sample], classes: Sequence[str]) -> None:
-        """Write images and strokes as a dataset that `python -m trainer.fit` (and nnU-Net) reads."""
-        from trainer.dataset import check_strokes, save_dataset
+        """Write images and strokes as a dataset that `python -m trainer.fit` (and nnU-Net) reads: a case for each
+        volume of a series, and for each piece of a large stack that is learnt from."""
+        from trainer.dataset import check_strokes, save_dataset, volumes
 
         def write(folder: Path) -> None:
             check_strokes(samples, classes)
-            save_dataset(folder, samples, classes)
+            save_dataset(folder, [volume for sample in samples for volume in volumes(sample)], classes)
 
         self._write(folder, write)
 
@@ -245,7 +261,7 @@ class Session:
 
         def done(model: Model) -> None:
             self._finish()
-            self._teachers = {}
+            self._teachers, self._parts = {}, {}
             self._set_model(model)
 
         self._begin("loading", _once(lambda: self._load_model(folder)), done)
@@ -276,7 +292,7 @@ class Session:
         training.hold(run)
         if training.stopped:
             return None
-        self._teachers = run.teachers
+        self._teachers, self._parts = run.teachers, run.parts
         iteration, due = 0, 0.0
         looks: Iterator[Prediction] | None = None
         shown: dict[str, np.ndarray] = {}
@@ -284,7 +300,7 @@ class Session:
             iteration = progress.iteration
             yield progress
             if progress.stage == "propagation":
-                yield from _first_overlays(run.teachers, shown)
+                yield from _first_overlays(run.teachers, run.parts, shown)
             elif self.state == "training" and not training.stopped and self._clock() >= due:
                 looks = looks or self._looks(run.model)
                 begun = self._clock()
@@ -308,25 +324,25 @@ class Session:
 
     def _looks(self, model: Model) -> Iterator[Prediction]:
         """Without end: the slice in view every other time, else the longest unseen."""
-        predict = SlicePredictor(model, self._teachers, guide=self._guide)
-        seen = [-1] * len(_pieces(self._samples, model.volumetric))
+        predict = SlicePredictor(model, self._teachers, self._parts, guide=self._guide)
+        seen: dict[tuple[str, int | None], int] = {}
         last = None
         for turn in itertools.count():
-            pieces = _pieces(self._samples, model.volumetric)  # an update brings other strokes on the same images
-            nearest = min(range(len(pieces)), key=lambda i: self._distance(*pieces[i]))
-            oldest = min(range(len(pieces)), key=lambda i: (seen[i], self._distance(*pieces[i])))
+            # an update brings other strokes on the same images
+            pieces = {(s.name, i): (s, i) for s, i in _pieces(self._samples, model.volumetric, self.visible)}
+            nearest = min(pieces, key=lambda key: self._distance(*pieces[key]))
+            oldest = min(pieces, key=lambda key: (seen.get(key, -1), self._distance(*pieces[key])))
             last = nearest if last != nearest else oldest
             seen[last] = turn
-            sample, index = pieces[last]
-            yield predict(sample, index)
+            yield predict(*pieces[last])
 
     def _predicting(
         self, model: Model, samples: Sequence[Sample], generation: int, probabilities: str | None
     ) -> Generator[Prediction | Guidance, None, None]:
         """In the thread: every slice, what is in view first; ends early where newer work has begun."""
         guide = self._guide if samples is self._samples else Guide()
-        predict = SlicePredictor(model, self._teachers, probabilities, guide)
-        pieces = _pieces(samples, model.volumetric)
+        predict = SlicePredictor(model, self._teachers, self._parts, probabilities, guide)
+        pieces = _pieces(samples, model.volumetric, self.visible)
         total = len(pieces)
         while pieces and generation == self._generation:
             nearest = min(range(len(pieces)), key=lambda i: self._distance(*pieces[i]))
@@ -334,6 +350,9 @@ class Session:
             yield predict(*piece, fraction=1 - len(pieces) / total)
         if generation == self._generation:
             yield guide.guidance(samples)
+
+    def _looking(self, model: Model, sample: Sample, index: int | None) -> Generator[Prediction, None, None]:
+        yield SlicePredictor(model, self._teachers, self._parts, guide=self._guide)(sample, index)
 
     def _distance(self, sample: Sample, index: int | None) -> float:
         """Slices between this one and the one in view."""
@@ -459,17 +478,16 @@ class SlicePredictor:
         self,
         model: Model,
         teachers: dict[str, np.ndarray],
+        parts: dict[str, Part | None],
         probabilities: str | None = None,
         guide: Guide | None = None,
     ) -> None:
-        self._model, self._teachers, self._wanted = model, teachers, probabilities
+        self._model, self._teachers, self._parts, self._wanted = model, teachers, parts, probabilities
         self._guide = guide  # is told what is seen
         self._prepared: dict[str, object] = {}  # sample name -> Tensor (D, C, H, W)
 
     def __call__(self, sample: Sample, index: int | None, fraction: float = 1.0) -> Prediction:
-        if sample.name not in self._prepared:
-            self._prepared[sample.name] = self._model.prepared(sample.image, f"'{sample.name}'", sample.spacing)
-        probabilities = self._model.item_probabilities(self._prepared[sample.name], index or 0)  # each (K, *item)
+        probabilities = self._model.item_probabilities(*self._prepare(sample, index))  # each (K, *item)
         if self._guide is not None:
             self._guide.see(sample, index, probabilities)
         labels = {name: p.argmax(0).astype(np.uint8) for name, p in probabilities.items()}
@@ -477,57 +495,92 @@ class SlicePredictor:
         source = f"ensemble of {len(names)} networks" if len(names) > 1 else f"prediction of {names[0]}"
         teacher = self._teacher(sample, index)
         if teacher is not None:
-            labels["ensemble"] = filled_in(probabilities["ensemble"], teacher, _slice(sample.target, index))
+            strokes = plane_of(sample, sample.target, index)
+            labels["ensemble"] = filled_in(probabilities["ensemble"], teacher[0], strokes, teacher[1])
             source = f"{len(names)} network{'s' * (len(names) > 1)} and propagated strokes"
+        if sample.part is not None:  # what is outside its box is left empty
+            labels = {name: sample.part.plane(plane, 0) for name, plane in labels.items()}
         wanted = probabilities[self._wanted] if self._wanted else None
         return Prediction(sample.name, index, labels, source, fraction, self._wanted or "", wanted)
 
-    def _teacher(self, sample: Sample, index: int | None) -> np.ndarray | None:
-        """(K, *item); None where there is none, or of other classes or another image."""
-        teacher = self._teachers.get(sample.name)
-        if teacher is None or teacher.shape != (len(self._model.classes), *sample.target.shape):
+    def _prepare(self, sample: Sample, index: int | None) -> tuple[object, int]:
+        """What the model takes, and which item of it: of a large stack a slice alone, else all of the image at once."""
+        name = f"'{sample.name}'"
+        if sample.image.ndim == 4 and self._model.volumetric and (sample.part or isinstance(sample.image, Stack)):
+            raise ValueError(
+                f"{name} is several volumes or too large for memory, and the networks look at volumes; "
+                "choose networks for slices, or cut out a volume"
+            )
+        if isinstance(sample.image, Stack):
+            plane, like = sample.image.plane(index), sample.image.values()
+            return self._model.prepared(plane, name, sample.spacing[-2:], like), 0
+        if sample.name not in self._prepared:
+            self._prepared[sample.name] = self._model.prepared(sample.image, name, sample.spacing)
+        return self._prepared[sample.name], index or 0
+
+    def _teacher(self, sample: Sample, index: int | None) -> tuple[np.ndarray, tuple] | None:
+        """(K, *item) and where in the item that is; None where there is none, or of other classes or another image."""
+        teacher, part = self._teachers.get(sample.name), self._parts.get(sample.name)
+        if teacher is None or len(teacher) != len(self._model.classes):
             return None
-        return teacher if index is None else teacher[:, index]
+        if part is None or index is None:
+            fits = part is None and teacher.shape[1:] == sample.target.shape
+            return (teacher if index is None else teacher[:, index], (...,)) if fits else None
+        position = part.position(index)
+        whole = sample.part is None and part.size == sample.target.shape[1:]
+        if position is None or teacher.shape[1:] != part.space or not (whole or part == sample.part):
+            return None
+        return teacher[:, position], part.index if whole else (...,)
 
 
-def filled_in(P: np.ndarray, teacher: np.ndarray, strokes: np.ndarray) -> np.ndarray:
-    """uint8 (*item): networks and propagated strokes together, and the strokes themselves."""
+def filled_in(P: np.ndarray, teacher: np.ndarray, strokes: np.ndarray, where: tuple = (...,)) -> np.ndarray:
+    """uint8 (*item): networks (K, *item) and, `where` in the item they are, propagated strokes together, and the
+    strokes themselves."""
     from trainer.dataset import IGNORE
     from trainer.model import with_teacher  # imports torch: only here, in the background
 
-    labels = with_teacher(P, teacher).argmax(0).astype(np.uint8)
+    labels = P.argmax(0).astype(np.uint8)
+    labels[where] = with_teacher(P[(slice(None), *where)], teacher).argmax(0)
     return np.where(strokes == IGNORE, labels, strokes)
 
 
-def _slice(values: np.ndarray, index: int | None) -> np.ndarray:
-    return values if index is None else values[index]
-
-
-def _first_overlays(teachers: dict[str, np.ndarray], shown: dict[str, np.ndarray]) -> Iterator[Prediction]:
+def _first_overlays(
+    teachers: dict[str, np.ndarray], parts: dict[str, Part | None], shown: dict[str, np.ndarray]
+) -> Iterator[Prediction]:
     """The propagated strokes (K, *space) of each sample that are new since they were shown, as far as they reach."""
     for name, probabilities in teachers.items():
         if shown.get(name) is not probabilities:
             shown[name] = probabilities
-            labels = probabilities.argmax(0).astype(np.uint8)
-            for z in _reached(probabilities):
-                yield Prediction(name, z, {"ensemble": _slice(labels, z)}, PROPAGATED)
+            labels, part = probabilities.argmax(0).astype(np.uint8), parts.get(name)
+            for z in _reached(probabilities, part):
+                if part is None:
+                    yield Prediction(name, z, {"ensemble": labels if z is None else labels[z]}, PROPAGATED)
+                else:
+                    yield Prediction(name, part.slices[z], {"ensemble": part.plane(labels[z], 0)}, PROPAGATED)
 
 
-def _reached(P: np.ndarray) -> Sequence[int | None]:
-    """The slices of P (K, *space) that the strokes tell of; None for the whole, where that is all of them, or none."""
+def _reached(P: np.ndarray, part: Part | None) -> Sequence[int | None]:
+    """The slices of P (K, *space) that the strokes tell of; None for the whole, where that is all of them, or none, and
+    where it is no part."""
     depth = P.shape[1] if P.ndim == 4 else 0
     reached = [z for z in range(depth) if np.ptp(P[:, z], 0).any()]
-    return reached if 0 < len(reached) < depth else [None]
+    return reached if part is not None or 0 < len(reached) < depth else [None]
 
 
-def _pieces(samples: Sequence[Sample], volumetric: bool) -> list[tuple[Sample, int | None]]:
+def _pieces(
+    samples: Sequence[Sample], volumetric: bool, visible: tuple[str, int | None] = ("", None)
+) -> list[tuple[Sample, int | None]]:
     """(sample, slice) for every slice; a 2-D image is one piece, its slice None, and so is a volume that is predicted
-    whole."""
-    return [
-        (sample, index)
-        for sample in samples
-        for index in (range(sample.image.shape[1]) if sample.image.ndim == 4 and not volumetric else [None])
-    ]
+    whole. Of a part of a large stack, its slices and the visible one."""
+    return [(sample, index) for sample in samples for index in _numbers(sample, volumetric, visible)]
+
+
+def _numbers(sample: Sample, volumetric: bool, visible: tuple[str, int | None]) -> Sequence[int | None]:
+    if sample.image.ndim < 4 or volumetric:
+        return [None]
+    if isinstance(sample.image, Stack) and sample.part is not None:
+        return sorted({*sample.part.slices, *([visible[1]] if visible[0] == sample.name else [])})
+    return range(sample.image.shape[1])
 
 
 def _once(work: Callable[[], Result]) -> Generator[None, None, Result]:

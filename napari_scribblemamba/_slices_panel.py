@@ -1,6 +1,6 @@
 """Which slices of a stack are drawn on, and ways to jump among them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtWidgets import QComboBox, QHBoxLayout, QToolButton, QWidget
@@ -42,12 +42,12 @@ class SlicesPanel(QWidget):
         self._back.setEnabled(any(z < index for z in self._slices))
         self._on.setEnabled(any(z > index for z in self._slices))
 
-    def setSlices(self, pixels: Mapping[int, int]) -> None:
-        """slice -> pixels drawn on it, in order."""
+    def setSlices(self, pixels: Mapping[int, int], name: Callable[[int], str] = "slice {}".format) -> None:
+        """slice -> pixels drawn on it, in order; name: what people call it."""
         self._slices = list(pixels)
         with QSignalBlocker(self._list):
             self._list.clear()
-            self._list.addItems([f"slice {z} · {n:,} px" for z, n in pixels.items()])
+            self._list.addItems([f"{name(z)} · {n:,} px" for z, n in pixels.items()])
         count = len(self._slices)
         drawn = f"{count} slice{'s' * (count > 1)} with strokes" if count else "no strokes yet"
         self._list.setPlaceholderText(drawn)

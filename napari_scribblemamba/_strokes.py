@@ -123,7 +123,10 @@ class State:
         """Corners and before ^ after (h, w) of the boxes where `data`, an array of this shape, differs from here."""
         corners, deltas = [], []
         for box, block in _blocks(data, region, self.shape):
-            for key in _tile_keys(box):
+            keys = list(_tile_keys(box))
+            if not block.any() and not any(key in self.tiles for key in keys):  # most of a large stack
+                continue
+            for key in keys:
                 corner, delta = self._tile_difference(key, box, block)
                 if delta is not None:
                     corners.append(corner)

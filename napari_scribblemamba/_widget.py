@@ -9,6 +9,7 @@ import os
 from collections.abc import Generator
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from napari.viewer import Viewer
 from qtpy.QtCore import QEvent, QSize, Qt, QTimer
 from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import QApplication, QFrame, QGroupBox, QMainWindow, QScrollArea, QVBoxLayout, QWidget
-from superqt.utils import qthrottled
+from superqt.utils import qdebounced, qthrottled
 
 from napari_scribblemamba import _layers, _recovery
 from napari_scribblemamba._activity import Activity
@@ -32,7 +33,7 @@ from napari_scribblemamba._command import fit_command
 from napari_scribblemamba._drawing import Drawing
 from napari_scribblemamba._folded import Folded
 from napari_scribblemamba._frames import Frames
-from napari_scribblemamba._guide import Guidance, held_out
+from napari_scribblemamba._guide import Guidance, held_out, is_undrawn
 from napari_scribblemamba._guide_panel import GuidePanel
 from napari_scribblemamba._images import Images
 from napari_scribblemamba._images_panel import ImagesPanel
@@ -66,6 +67,7 @@ from napari_scribblemamba._view_panel import ENSEMBLE, ViewPanel
 from napari_scribblemamba._worker import EngineError, run_in_background
 from trainer.config import Config
 from trainer.dataset import IGNORE, Sample
+from trainer.stack import Part
 
 if TYPE_CHECKING:
     from trainer.coach import Advice
@@ -75,11 +77,12 @@ log = logging.getLogger(__name__)
 THREADS = max(1, (os.cpu_count() or 2) - 1)  # one core stays with the window
 TALLY = 200  # ms between two updates of the numbers beside the classes
 LIST = 300  # ms between two updates of the list of images
+LOOK = 150  # ms that a slice is in view before it is predicted
 REFRESH = 500  # ms between two refreshes of the prediction layers
 ARRIVAL = 100  # ms between two new prediction layers: each makes the window wait
 WIDTH = 340  # pixels
 GUIDE = "Scribble here next"
-COACHED = 2**26  # voxels of strokes, at most, that the coach looks at
+COACHED = 2**26  # voxels of a sample, at most, whose strokes the coach looks at
 UNITS = ((86_400, "days"), (3600, "hours"), (60, "minutes"), (1, "seconds"))
 
 
@@ -106,6 +109,7 @@ class ScribbleMamba(QWidget):
         self._listing = QTimer(self)  # goes with this widget, which the recorder may outlive
         self._listing.setSingleShot(True)
         self._listing.setInterval(LIST)
+        self._look = qdebounced(self._look_at_slice, timeout=LOOK)
         self._tell_tally = qthrottled(self._show_tally, timeout=TALLY, leading=True)
 
         self.layers = LayersPanel(napari_viewer.layers)
@@ -236,6 +240,7 @@ class ScribbleMamba(QWidget):
             self.frames.end,
             self.drawing.end,
             self._tell_tally.cancel,
+            self._look.cancel,
             self.activity.end,
             self.layers.unfollow,
             self._refresh.cancel,
@@ -291,12 +296,14 @@ class ScribbleMamba(QWidget):
         if len(self.images.rows()) > 1 and not channels:
             others, missing = self.images.drawn()
             pairs += [pair for pair in others if pair[1] != strokes]
-        names = self._class_names()
-        samples = [_layers.sample_from_layers(*pair, names, channels) for pair in pairs]
-        cut = [_cut(sample, _layers.box_of(layer)) for (layer, _), sample in zip(pairs, samples, strict=True)]
-        _check_inside(samples, cut, names)
+        names, samples, drawn = self._class_names(), [], []
+        for layer, its in pairs:
+            tally, box = self.drawing.tally if its == self.drawing.strokes else None, _layers.box_of(layer)
+            samples.append(_layers.sample_from_layers(layer, its, names, channels, tally, box))
+            drawn += [] if box is None else [_layers.strokes_alone(its, layer, names, tally)]
+        _check_inside(drawn, samples, names)
         note = f"without {', '.join(missing)}: not to be found" if missing else ""
-        return [layer for layer, _ in pairs], cut, note
+        return [layer for layer, _ in pairs], samples, note
 
     def _stop(self) -> None:
         self.session.stop()
@@ -316,12 +323,11 @@ class ScribbleMamba(QWidget):
             if self._class_names() != self._names:
                 raise ValueError("the classes are other ones now; stop and train again")
             old = before[image.name]
-            target, absent = _layers.target_of(strokes, image, self._names), _layers.absences(strokes)
-            box = self._boxes.get(image.name)
-            new = replace(old, target=target if box is None else target[box.index], absent=absent)
+            new = _layers.redrawn(old, strokes, image, self._names, self.drawing.tally, self._boxes.get(image.name))
             [new], held = held_out([new]) if self._judged else ([new], {})
             self._held |= held
-            if absent != old.absent or not np.array_equal(new.target, old.target):
+            same = (new.absent, new.part) == (old.absent, old.part)
+            if not same or not np.array_equal(new.target, old.target):
                 self.session.update(list((before | {image.name: new}).values()), self._held if self._judged else None)
         except ValueError as e:
             self.progress.set_note(f"New strokes wait: {e}")
@@ -331,47 +337,48 @@ class ScribbleMamba(QWidget):
     def _coach(self) -> None:
         """What to say about the strokes in hand and on the images beside; thought out in the background."""
         image, strokes = self.layers.value()
-        if image is None or strokes is None or strokes.data.size > COACHED:
+        if image is None or strokes is None:
             return
         try:
             names = self._class_names()
-            target = _layers.target_of(strokes, image, names)
+            sample = _layers.strokes_alone(strokes, image, names, self.drawing.tally)
         except ValueError:  # strokes of another image; Train says so
             return
-        self._leave_out_drawn(image.name, target)
-        targets = {image.name: target} | self._targets_beside(image, names)
-        for name, box in self._boxes.items():
-            if box is not None and name in targets:  # of what is outside, nobody has predicted anything
-                targets[name] = box.masked(targets[name], IGNORE)
+        if sample.target.size > COACHED:
+            return
+        self._leave_out_drawn(sample)
+        samples = [self._in_box(each) for each in (sample, *self._strokes_beside(image, names))]
         if self._coaching:
             self._coach_again = True
             return
-        seen = _layers.predicted_classes(self._viewer, image) if self.session.state == "idle" else {}
+        seen = _layers.predicted_classes(self._viewer, image, sample.part) if self.session.state == "idle" else {}
         predictions = {image.name: seen} if seen and self._names == names else None
         self._coaching = True
         run_in_background(
-            _advised(targets, names, predictions),
+            _advised(samples, names, predictions),
             on_event=lambda _: None,
             on_done=self._on_advice,
             on_error=self._on_coach_failed,
         )
 
-    def _targets_beside(self, image: Image, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-        """Strokes (*space) on the project's other images that are loaded, as far as they are not too large."""
-        found = {}
+    def _strokes_beside(self, image: Image, names: tuple[str, ...]) -> list[Sample]:
+        """Those on the project's other images that are loaded, as far as these are not too large."""
+        found = []
         for other, strokes in self.images.loaded():
             if other != image and strokes is not None and strokes.data.size <= COACHED:
                 with suppress(ValueError):  # strokes of another image; Train says so
-                    found[other.name] = _layers.target_of(strokes, other, names)
+                    found.append(_layers.strokes_alone(strokes, other, names))
         return found
 
-    def _leave_out_drawn(self, name: str, target: np.ndarray) -> None:
+    def _in_box(self, sample: Sample) -> Sample:
+        """Without the strokes outside the box that was predicted: nobody has said anything of what is there."""
+        box, corner = self._boxes.get(sample.name), (0, 0) if sample.part is None else sample.part.corner
+        return sample if box is None else replace(sample, target=box.seen_from(*corner).masked(sample.target, IGNORE))
+
+    def _leave_out_drawn(self, sample: Sample) -> None:
         """A place of this image that was drawn on is answered."""
         if places := self.guide.places():
-            from trainer.disagreement import undrawn  # imported by who found the places, in the background
-
-            drawn = {name: target}
-            self.guide.setPlaces([p for p in places if p.image != name or undrawn([p], drawn)])
+            self.guide.setPlaces([p for p in places if p.image != sample.name or is_undrawn(p, sample)])
 
     def _on_advice(self, advice: list) -> None:
         self._coaching = False
@@ -435,8 +442,7 @@ class ScribbleMamba(QWidget):
         classes, samples = self.session.model.classes, []
         for image in images:
             channels = self.layers.channels() if image == self.layers.value()[0] else ()
-            sample = _layers.sample_from_layers(image, None, classes, channels)
-            samples.append(_cut(sample, _layers.box_of(image)))
+            samples.append(_layers.sample_from_layers(image, None, classes, channels, box=_layers.box_of(image)))
         self._boxes = {image.name: _layers.box_of(image) for image in images}
         self._watch(images, classes)
         self._sure_of = min(max(self.classes.current(), 0), len(self._names) - 1)
@@ -460,7 +466,7 @@ class ScribbleMamba(QWidget):
                 raise ValueError("this slice is not predicted yet; wait for it, or press Predict image")
             if self._class_names() != self._names:
                 raise ValueError(f"the predictions are of {', '.join(self._names)}; train again with the new classes")
-            _layers.target_of(strokes, image, self._names)  # of this image and these classes
+            _layers.strokes_alone(strokes, image, self._names, self.drawing.tally)  # of this image and these classes
             seen = _layers.prediction_layers(self._viewer, image)[ENSEMBLE]
             drawn = _layers.accept(strokes, seen, z, self._boxes.get(image.name))
         except ValueError as e:
@@ -472,6 +478,11 @@ class ScribbleMamba(QWidget):
         """Number and measure what the ensemble predicts, in the background."""
         try:
             image, _ = self._image_and_strokes(strokes_needed=False)
+            if _layers.is_large(image) or image.ndim > 3:
+                raise ValueError(
+                    f"'{image.name}' is too large to be measured at once, or several volumes; save the prediction, and "
+                    "measure a part of it"
+                )
             if ENSEMBLE not in (layers := _layers.prediction_layers(self._viewer, image)):
                 raise ValueError(f"there is no prediction for '{image.name}'; train, or press Predict image")
             pixels, spacing = _layers.image_array(image), _layers.spacing_of(image)
@@ -718,7 +729,7 @@ class ScribbleMamba(QWidget):
         z = _layers.visible_slice(self._viewer, strokes)
         absent = (z or 0) not in _layers.absent_of(strokes).get(c, ())
         try:
-            if absent and (strokes.data[... if z is None else z] == c + 1).any():
+            if absent and (np.asarray(strokes.data[_layers.place_of(strokes, z or 0)]) == c + 1).any():
                 raise ValueError(
                     f"'{self._class_names()[c]}' is drawn on this slice; erase it there, or choose another"
                 )
@@ -804,12 +815,22 @@ class ScribbleMamba(QWidget):
         if image is not None and image == self._watched_images.get(image.name):
             self.session.visible = (image.name, _layers.visible_slice(self._viewer, image))
         self._show_absent()
+        self._look()
+
+    def _look_at_slice(self) -> None:
+        """Of an image too large to be predicted unasked, the slice in view."""
+        name, _ = visible = self.session.visible
+        image = self._watched_images.get(name)
+        if image not in self._viewer.layers or visible in self._predicted:
+            return
+        if _layers.is_large(image, box=self._boxes.get(name)):
+            self.session.look()
 
     def _show_tally(self) -> None:
         """What is drawn: beside each class, and in which slices."""
         strokes, tally = self.drawing.strokes, self.drawing.tally
         self.slices.setVisible(strokes is not None and strokes.ndim > 2)
-        self.slices.setSlices(tally.slices if tally else {})
+        self.slices.setSlices(tally.slices if tally else {}, partial(_layers.name_of_slice, strokes))
         self._show_absent()
 
     def _show_absent(self) -> None:
@@ -887,7 +908,7 @@ class ScribbleMamba(QWidget):
     def _show_probability(self, image: Image, prediction: Prediction) -> None:
         brush = self._brushes()[self._sure_of]
         layer = _layers.probability_layer(self._viewer, image, prediction.network, brush)
-        where = _layers.place(prediction.index, self._boxes.get(prediction.image))
+        where = _layers.index_of(image, prediction.index, self._boxes.get(prediction.image))
         layer.data[where] = prediction.probabilities[self._sure_of]
 
     def _refresh_predictions(self) -> None:
@@ -959,16 +980,12 @@ class ScribbleMamba(QWidget):
         return super().event(event)
 
 
-def _cut(sample: Sample, box: Box | None) -> Sample:
-    return sample if box is None else box.cut(sample)
-
-
-def _check_inside(samples: list[Sample], cut: list[Sample], names: tuple[str, ...]) -> None:
+def _check_inside(drawn: list[Sample], inside: list[Sample], names: tuple[str, ...]) -> None:
     """ValueError for a class whose strokes are all outside the box."""
-    drawn, inside = (
-        set().union(*(np.unique(sample.target).tolist() for sample in each)) - {IGNORE} for each in (samples, cut)
+    before, after = (
+        set().union(*(np.unique(sample.target).tolist() for sample in each)) - {IGNORE} for each in (drawn, inside)
     )
-    if left := [names[c] for c in sorted(drawn - inside)]:
+    if left := [names[c] for c in sorted(before - after)]:
         raise ValueError(f"all strokes of {', '.join(left)} are outside the box; draw some inside, or make it larger")
 
 
@@ -978,18 +995,23 @@ def _moved(place: "Place", box: Box | None) -> "Place":
 
 
 def _advised(
-    targets: dict[str, np.ndarray], names: tuple[str, ...], predictions: dict[str, dict[str, np.ndarray]] | None
+    samples: list[Sample], names: tuple[str, ...], predictions: dict[str, dict[str, np.ndarray]] | None
 ) -> Generator[None, None, "list[Advice]"]:
-    """In the thread: what the coach says about the strokes (*space) of some images."""
+    """In the thread: what the coach says about the strokes of some samples."""
     from trainer.coach import advice
 
-    nothing = np.float32(0)
-    samples = [
-        Sample(np.broadcast_to(nothing, (1, *target.shape)), target, (1.0,) * target.ndim, name)
-        for name, target in targets.items()
-    ]
-    return advice(samples, names, predictions)
+    parts = {sample.name: sample.part for sample in samples}
+    return [_placed(each, parts.get(each.image)) for each in advice(samples, names, predictions)]
     yield  # makes it a generator, one without events
+
+
+def _placed(advice: "Advice", part: Part | None) -> "Advice":
+    """Advice about a part of a stack, with its place in the stack."""
+    if part is None or advice.slice is None:
+        return advice
+    top, left = part.corner
+    place = advice.place and (advice.place[0] + top, advice.place[1] + left)
+    return replace(advice, slice=part.slices[advice.slice], place=place)
 
 
 def _measured(

@@ -22,6 +22,7 @@ from trainer.propagation import Teacher, contrast, sources
 from trainer.resampling import new_space, resample_image, resample_labels, resample_probabilities
 from trainer.wholes import Answer, answer_of
 
+KNOTS = 4096  # of the curve from raw intensities to normalised ones
 POINTS = 10_000  # drawn voxels of a class and item that patches are put around
 
 
@@ -47,6 +48,24 @@ def content(image: np.ndarray) -> np.ndarray:
     """
     inside = (image != 0).any(0)
     return binary_fill_holes(inside) if inside.ndim == 3 else inside
+
+
+def normalise_like(image: np.ndarray, like: np.ndarray, config: Config) -> np.ndarray:
+    """As `normalise`, of a part of an image whose intensities are known by `like` (C, m): the same for all its parts.
+
+    Each way to normalise takes grey values along a curve, which that of `like` shows; masked, of what is inside.
+    """
+    known = like[:, content(like)] if config.masked else like
+    curves = zip(image, known, normalise(known, config), strict=True)
+    scaled = np.stack([np.interp(channel, *curve(*values)).astype(np.float32) for channel, *values in curves])
+    return scaled * content(image) if config.masked else scaled
+
+
+def curve(known: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Values (m,) before and after -> at most KNOTS of both, ascending; beyond them the curve is flat."""
+    before, places = np.unique(known, return_index=True)
+    places = places[np.linspace(0, len(before) - 1, min(KNOTS, len(before))).astype(int)]
+    return known[places], seen[places]
 
 
 def planned(channel: np.ndarray, known: tuple[float, ...], inside: np.ndarray | None) -> np.ndarray:
@@ -89,11 +108,18 @@ class Case:
 
     @classmethod
     def of(cls, sample: Sample, teacher: Teacher | None, config: Config) -> "Case":
-        """At the config's spacing, where it has one. ValueError for a 2-D image where patches have three axes."""
+        """At the config's spacing, where it has one. ValueError for what is no volume where patches have three axes."""
         axes = len(config.patch)
+        if sample.part is not None and axes == 3:
+            raise ValueError(
+                f"'{sample.name}' is several volumes or too large for one, and the patch {config.patch} has three "
+                "axes; choose networks for slices, or cut out a volume"
+            )
         if sample.target.ndim < axes:
             raise ValueError(f"'{sample.name}' is 2-D, but the patch {config.patch} has three axes; give it two")
-        image, target, P, weight = at_spacing(sample, normalise(sample.image, config), teacher, config)
+        alone = sample.like is None
+        image = normalise(sample.image, config) if alone else normalise_like(sample.image, sample.like, config)
+        image, target, P, weight = at_spacing(sample, image, teacher, config)
         target = items(target[None], axes)[:, 0]
         return cls(
             items(image, axes),

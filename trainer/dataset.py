@@ -24,7 +24,7 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -43,6 +43,7 @@ from trainer.formats import (
     strip_ending,
     write_array,
 )
+from trainer.stack import Part, Stack
 from trainer.tables import (
     FILES,
     read_label_table,
@@ -63,13 +64,15 @@ class Sample:
     """One annotated image. Its label and landmarks are for tasks that ask about it as a whole; then nobody need draw,
     and the target is `undrawn`."""
 
-    image: np.ndarray  # float32 (C, *space), raw intensities; space is (H, W) or (D, H, W)
+    image: np.ndarray | Stack  # float32 (C, *space), raw intensities; space is (H, W) or (D, H, W)
     target: np.ndarray  # uint8 (*space): class 0..K-1, or IGNORE where nobody drew
     spacing: tuple[float, ...]  # mm per voxel, one per spatial axis
     name: str = ""
     label: int | None = None  # class of the whole image
     landmarks: np.ndarray | None = None  # (n, axes) mm from the centre of the first voxel, NaN where not to be seen
     absent: tuple[tuple[int, int], ...] = ()  # (slice, class): that class is known to be absent from that slice
+    part: Part | None = None  # of a larger stack, or of several volumes; None: it is whole, and one
+    like: np.ndarray | None = None  # (C, m) intensities of the whole that it is a part of; None: its own
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +96,43 @@ class Header:
     cases: int | None  # numTraining
     task: Task = "segmentation"
     instances: bool = False  # the label files hold objects; the classes are what they are trained as
+
+
+def loaded(sample: Sample) -> Sample:
+    """The sample with its image in memory. ValueError for one that is not fit to learn from."""
+    if not isinstance(sample.image, Stack):
+        return sample
+    image = np.asarray(sample.image)
+    check_image(image, f"the part of '{sample.name}' around the strokes")
+    return replace(sample, image=image, like=sample.image.values())
+
+
+def volumes(sample: Sample) -> list[Sample]:
+    """The volumes that a sample is made of, each with a name of its own; one that is whole is its only one."""
+    if sample.part is None:
+        return [sample]
+    read, runs = loaded(sample), sample.part.runs
+    return [
+        replace(
+            read,
+            image=read.image[:, run.start : run.stop],
+            target=read.target[run.start : run.stop],
+            name=f"{sample.name}_{sample.part.slices[run.start]:05d}",
+            absent=tuple((z - run.start, c) for z, c in sample.absent if z in run),
+            part=None,
+            like=None,
+        )
+        for run in runs
+    ]
+
+
+def plane_of(sample: Sample, values: np.ndarray, number: int | None) -> np.ndarray:
+    """Of values (*space) of the sample, slice `number` of its stack in the sample's box: uint8 (h, w), IGNORE where
+    they do not reach; all of them where the number is None."""
+    if number is None or sample.part is None:
+        return values if number is None else values[number]
+    position = sample.part.position(number)
+    return undrawn(values.shape[1:]) if position is None else values[position]
 
 
 def undrawn(space: tuple[int, ...]) -> np.ndarray:
@@ -245,8 +285,9 @@ def check_absent(samples: Sequence[Sample], classes: Sequence[str]) -> None:
                     f"{len(planes) - 1} and classes 1 to {len(classes) - 1} (the background is never absent)"
                 )
             if (planes[z] == c).any():
+                number = z if sample.part is None else sample.part.slices[z]
                 raise ValueError(
-                    f"class {c} ({classes[c]}) is marked as absent from slice {z} of '{sample.name}', but painted "
+                    f"class {c} ({classes[c]}) is marked as absent from slice {number} of '{sample.name}', but painted "
                     "there; remove the mark or the paint"
                 )
 

@@ -13,7 +13,7 @@ import torch
 from scipy.special import softmax
 from torch import Tensor, nn
 
-from trainer.batches import items, normalise, wanted_spacing
+from trainer.batches import items, normalise, normalise_like, wanted_spacing
 from trainer.config import Config, read_config, write_config
 from trainer.dataset import IGNORE, Sample, check_image
 from trainer.files import read_tensors, replacing, write_tensors
@@ -97,10 +97,15 @@ class Model:
         return len(self.config.patch) == 3
 
     def prepared(
-        self, image: np.ndarray, name: str = "the image", spacing: tuple[float, ...] | None = None
+        self,
+        image: np.ndarray,
+        name: str = "the image",
+        spacing: tuple[float, ...] | None = None,
+        like: np.ndarray | None = None,
     ) -> "Prepared":
         """Raw intensities (C, *space), spacing in mm (None: that of the training) -> what `item_probabilities` takes.
 
+        like: (C, m) intensities of the image that this is a slice of; None: it is all of it
         ValueError where the image has other channels than the networks were trained on, or is NaN or constant.
         """
         if image.shape[0] != self.channels:
@@ -108,10 +113,12 @@ class Model:
                 f"{name} has {image.shape[0]} channels, but the networks were trained on {self.channels}; "
                 "choose an image like those they were trained on"
             )
-        check_image(image, name)
+        if like is None:  # a slice may well be constant
+            check_image(image, name)
         if self.volumetric and image.ndim < 4:
             raise ValueError(f"{name} is 2-D, but the networks were trained on volumes; give them a stack")
-        space, image = image.shape[1:], normalise(image, self.config)
+        space = image.shape[1:]
+        image = normalise(image, self.config) if like is None else normalise_like(image, like, self.config)
         if self.config.spacing is not None and spacing is not None:
             image = resample_image(image, spacing, wanted_spacing(spacing, self.config))
         axes = len(self.config.patch)

@@ -197,11 +197,13 @@ def planned(config: Config, samples: Sequence[Sample], classes: Sequence[str], c
 
     Planned for nnU-Net's 8 GB on a graphics card; on a processor, which gains no speed from a larger batch, for CPU_GB
     and batches of two. Volumes are trained in 3-D where every network can read them and `recommended` says so, or
-    where one of them reads nothing else.
+    where one of them reads nothing else; parts of one are not, unless it must be.
     """
     found = fingerprint(samples, classes, channels)
     axes = [AXES.get(name, (2,)) for name in config.networks]
-    solid = any(known == (3,) for known in axes) or (recommended(found) == 3 and all(3 in known for known in axes))
+    whole = all(sample.part is None for sample in samples)
+    able = whole and all(3 in known for known in axes)
+    solid = any(known == (3,) for known in axes) or (able and recommended(found) == 3)
     dimensions, slow = len(config.patch) or (3 if solid else 2), config.device == "cpu"
     chosen = plan(found, dimensions, CPU_GB if slow else REFERENCE_GB)
     return dataclasses.replace(

@@ -6,7 +6,7 @@ K classes · C channels · D H W space · P probabilities (K, H, W) · IGNORE wh
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,7 +60,8 @@ def propagating(sample: Sample, classes: int, stopped: Callable[[], bool] = lamb
     """The same, and before it, where more is to come, what is known of one, then of all slices that were drawn on."""
     image, target = as_stack(sample)
     box = stroke_box(target)
-    for P, weight in spread(image, target, box, classes, stopped):
+    runs = [range(len(target))] if sample.part is None else sample.part.runs
+    for P, weight in spread(image, target, box, classes, stopped, runs):
         space = sample.target.shape
         yield Teacher(P.reshape(classes, *space).astype(np.float16), weight.reshape(space).astype(np.float16))
 
@@ -71,8 +72,12 @@ def spread(
     box: tuple[slice, slice] | None,
     classes: int,
     stopped: Callable[[], bool],
+    runs: Sequence[range],
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """image (C, D, H, W), target (D, H, W) and the box of its strokes -> P (K, D, H, W), confidence (D, H, W)."""
+    """image (C, D, H, W), target (D, H, W) and the box of its strokes -> P (K, D, H, W), confidence (D, H, W).
+
+    runs: which slices are neighbours
+    """
     if box is None:
         yield np.full((classes, *target.shape), 1 / classes, np.float32), np.zeros(target.shape, np.float32)
     elif looks_decide(image, target, box, classes):
@@ -80,7 +85,7 @@ def spread(
         yield P, confidence(P)
     else:
         shown, space = contrast(image[:, :, *box]), target.shape[1:]
-        for P, reach in propagate_stack(shown, target[:, *box], classes, stopped):
+        for P, reach in propagate_stack(shown, target[:, *box], classes, stopped, runs):
             yield grown(P, box, space), grown(confidence(P) * reach[:, None, None], box, space, fade=True)
 
 
@@ -184,11 +189,11 @@ def logarithm(channel: np.ndarray) -> np.ndarray:
 
 
 def propagate_stack(
-    image: np.ndarray, target: np.ndarray, classes: int, stopped: Callable[[], bool]
+    image: np.ndarray, target: np.ndarray, classes: int, stopped: Callable[[], bool], runs: Sequence[range]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """image (C, D, H, W) in 0..1, target (D, H, W) -> P (K, D, H, W) and how far to trust each slice, (D,) in 0..1.
 
-    First of one slice where it begins, then of all these, then of the others too.
+    First of one slice where it begins, then of all these, then of the others too. runs: which slices are neighbours
     """
     annotated = sources(target)
     total = np.zeros((classes, *target.shape), np.float32)
@@ -205,8 +210,9 @@ def propagate_stack(
     if len(annotated) == len(target):
         return
     for start in annotated:
+        run = next(run for run in runs if start in run)
         for step in (1, -1):
-            walk_outward(image, target, total, trust, start, step, stopped)
+            walk_outward(image, target, total, trust, start, step, stopped, run)
     yield mixed(total), trust
 
 
@@ -231,11 +237,12 @@ def walk_outward(
     start: int,
     step: int,
     stopped: Callable[[], bool],
+    run: range,
 ) -> None:
-    """Carry the labels of slice `start` along the stack until the next annotated slice; adds to total and trust."""
+    """Carry the labels of slice `start` along its run until the next annotated slice; adds to total and trust."""
     annotated, flowing = sources(target), image.mean(0)
     P, z, distance = total[:, start], start + step, 1
-    while 0 <= z < len(target) and z not in annotated and not stopped():
+    while z in run and z not in annotated and not stopped():
         P = warp(P, flow(flowing[z], flowing[z - step]))
         pull = PRIOR * (0.2 + P.max(0) ** 2)
         P = random_walk(image[:, z], target[z], len(P), prior=P, pull=pull)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from trainer.batches import Ahead, Batches, Case
 from trainer.config import Config, Task, read_config, write_config
-from trainer.dataset import Sample, check_image, check_strokes, check_wholes
+from trainer.dataset import Sample, check_image, check_strokes, check_wholes, loaded
 from trainer.files import read_tensors, replacing, write_tensors
 from trainer.inference import autocast
 from trainer.machine import accelerated, batch_thread, settled, side_by_side
@@ -29,6 +29,7 @@ from trainer.networks.blocks import seed_dropout
 from trainer.networks.pretrained import Report, load_official
 from trainer.objectives import OBJECTIVES, WHOLE_OBJECTIVES, Batch, Logits, ema_update, new_teacher
 from trainer.propagation import Teacher, propagating
+from trainer.stack import Part, Stack
 
 Result = TypeVar("Result")
 HISTORY, BEST = "history.csv", "best.safetensors"
@@ -74,7 +75,7 @@ class Run:
     ) -> None:
         self.config, self.classes = config.checked(), tuple(classes)
         self.samples, self.validation = list(samples), list(validation)
-        self.channels = tuple(channels) or tuple(f"channel {c}" for c in range(len(self.samples[0].image)))
+        self.channels = tuple(channels) or tuple(f"channel {c}" for c in range(self.samples[0].image.shape[0]))
         self.folder = None if folder is None else Path(folder)
         self.start, self.started, self.resume = start, started, resume
         check(self.samples, self.classes, config.task)
@@ -83,6 +84,7 @@ class Run:
             check_wholes(self.validation, self.classes, config.task)
         self.objective = (OBJECTIVES | WHOLE_OBJECTIVES)[config.objective]
         self.teachers: dict[str, np.ndarray] = {}  # sample name -> float16 (K, *space), the propagated strokes
+        self.parts: dict[str, Part | None] = {}  # sample name -> where in its stack these are
         self._cases: dict[str, tuple[Sample, Case]] = {}  # sample name -> what was made of which sample
         self.reports: dict[str, Report] = {}  # network -> what it took from a pretrained checkpoint
         self.model: Model | None = None
@@ -235,7 +237,7 @@ class Run:
         if self.config.unplanned:
             from trainer.plan import planned
 
-            self.config = planned(self.config, self.samples, self.classes, self.channels)
+            self.config = planned(self.config, list(map(loaded, self.samples)), self.classes, self.channels)
         self.model = Model.new(self.config, self.classes, self.samples[0].image.shape[0])
         if self.start is not None:
             take_up(self.start, self.model)
@@ -277,11 +279,12 @@ class Run:
         before, case = self._cases.get(sample.name, (None, None))
         if before is not None and unchanged(before, sample):
             return case
+        read = loaded(sample)  # a part of a large image is held in memory only as the case that is made of it
         teacher: Teacher | None = None
-        for so_far in self.taught(sample):
+        for so_far in self.taught(read):
             teacher = so_far
             yield self.progress({}, stage="propagation")
-        case = Case.of(sample, teacher, self.config)
+        case = Case.of(read, teacher, self.config)
         self._cases[sample.name] = sample, case
         return case
 
@@ -290,6 +293,7 @@ class Run:
         if self.config.propagation:
             for teacher in propagating(sample, len(self.classes), lambda: self._stopped):
                 teacher = knowing_absent(teacher, sample.absent)
+                self.parts[sample.name] = sample.part  # first: who sees the new teacher looks here
                 self.teachers[sample.name] = teacher.probabilities
                 yield teacher
 
@@ -443,7 +447,8 @@ def unchanged(before: Sample, now: Sample) -> bool:
     points = (before.landmarks is None) == (now.landmarks is None) and (
         now.landmarks is None or np.array_equal(before.landmarks, now.landmarks, equal_nan=True)
     )
-    same = before.image is now.image and (before.label, before.absent) == (now.label, now.absent)
+    image = before.image.same_as(now.image) if isinstance(before.image, Stack) else before.image is now.image
+    same = image and (before.label, before.absent, before.part) == (now.label, now.absent, now.part)
     return same and points and np.array_equal(before.target, now.target)
 
 
@@ -452,7 +457,8 @@ def check(
 ) -> None:
     """ValueError where images or what is said of them cannot be trained on, together or with a sample from before."""
     for sample in samples:
-        check_image(sample.image, sample.name)
+        if not isinstance(sample.image, Stack):  # else it is checked as it is read
+            check_image(sample.image, sample.name)
     check_grids([like, *samples] if like else samples)
     if task == "segmentation":
         check_strokes(samples, classes)

@@ -52,7 +52,7 @@ class FakeRun:
 
     def __init__(self, samples: Sequence[Sample], config: Config, classes: Sequence[str]) -> None:
         self.samples, self.config, self.classes = samples, config, classes
-        self.model, self.teachers, self.iteration = FakeModel(), {}, 0
+        self.model, self.teachers, self.parts, self.iteration = FakeModel(), {}, {}, 0
         self.stopped = self.paused = False
 
     def stop(self) -> None:
@@ -70,7 +70,7 @@ class FakeRun:
     def __iter__(self) -> Iterator[FakeProgress]:
         for sample in self.samples:
             background = [np.full(sample.target.shape, 0.4 + 0.2 * (c == 0), np.float16) for c in (0, 1)]
-            self.teachers[sample.name] = np.stack(background)
+            self.parts[sample.name], self.teachers[sample.name] = sample.part, np.stack(background)
         yield FakeProgress(0, stage="propagation")
         for i in range(1, self.config.iterations + 1):
             if self.stopped:

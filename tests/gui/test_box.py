@@ -66,8 +66,8 @@ def test_the_view_becomes_the_box_and_only_that_is_learnt(
     widget.models._predict.click()
     qtbot.waitUntil(lambda: widget.session.state == "idle", timeout=30_000)
     seen = viewer.layers["ensemble · stack"].data.copy()
-    assert seen[_layers.place(None, BOX)].any()
-    seen[_layers.place(None, BOX)] = 0
+    assert seen[_layers.index_of(viewer.layers["stack"], None, BOX)].any()
+    seen[_layers.index_of(viewer.layers["stack"], None, BOX)] = 0
     assert not seen.any()
     widget.session.guided.emit(Guidance((Place("stack", 1, 5, 6, 3.0),), None))
     assert [(p.row, p.column) for p in widget.guide.places()] == [(45, 66)]

@@ -68,8 +68,8 @@ def test_strokes_that_do_not_fit_are_refused() -> None:
         sample_from_layers(image, Labels(np.zeros((3, 3), int)), CLASSES)
     with pytest.raises(ValueError, match=r"label 4 .* no class, there are 3"):
         sample_from_layers(image, Labels(np.full((4, 4), 4)), CLASSES)
-    with pytest.raises(ValueError, match="'film' has 4 axes"):
-        sample_from_layers(Image(np.zeros((2, 2, 4, 4)), name="film"), None, CLASSES)
+    with pytest.raises(ValueError, match="'film' has channels along one of its axes"):
+        sample_from_layers(Image(np.zeros((2, 2, 4, 4)), name="film", axis_labels=("c", "z", "y", "x")), None, CLASSES)
 
 
 def test_new_strokes_lie_on_the_image_and_carry_their_classes() -> None:
