@@ -27,7 +27,17 @@ from trainer.bundled import CARD, FOLDER, Card, Scores
 from trainer.config import SUPERVISED, Config
 from trainer.dataset import Sample
 from trainer.files import replacing, write_tensors
-from trainer.instances import BACKGROUND, BOUNDARY, CLASSES, INTERIOR, f1, to_boundary_classes, to_instances
+from trainer.instances import (
+    BACKGROUND,
+    BOUNDARY,
+    CLASSES,
+    INTERIOR,
+    LEAST,
+    f1,
+    objects,
+    to_boundary_classes,
+    to_instances,
+)
 from trainer.metrics import dice
 from trainer.model import WEIGHTS, Model
 from trainer.run import Run
@@ -41,7 +51,6 @@ GENERATED = {"nuclei": 90, "skin": 500}
 HELD_OUT = 10**6  # seeds from here on are not trained on
 TESTED = 50  # generated images to score on
 SIZES = 7.0, 45.0  # pixels across that nuclei are resampled to
-SMALLEST = 12  # pixels of a nucleus that is counted
 RIM = 0.08  # of a nucleus's diameter is boundary, but at least a pixel
 
 
@@ -164,8 +173,7 @@ def nuclei_scores(model: Model) -> Scores:
 
 def f1_of(model: Model, image: np.ndarray, ids: np.ndarray) -> tuple[float, float]:
     channels = np.moveaxis(image, -1, 0) if image.ndim == 3 else image[None]
-    instances = to_instances(model.probabilities(channels)["ensemble"], SMALLEST)
-    return f1(instances, ids), f1(pieces(channels.mean(0)), ids)
+    return f1(objects(model.probabilities(channels)["ensemble"]), ids), f1(pieces(channels.mean(0)), ids)
 
 
 def pieces(grey: np.ndarray) -> np.ndarray:
@@ -173,7 +181,7 @@ def pieces(grey: np.ndarray) -> np.ndarray:
     above = grey > threshold_otsu(grey)
     nucleus = above if above.mean() < 0.5 else ~above
     target = np.where(ndi.binary_fill_holes(nucleus), INTERIOR, BACKGROUND).astype(np.uint8)
-    return to_instances(target, SMALLEST)
+    return to_instances(target, LEAST)
 
 
 def means(pairs: list[tuple[float, float]]) -> dict[str, float]:

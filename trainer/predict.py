@@ -43,8 +43,6 @@ class Predict:
     """One of the run's networks, as unet, swinunet, mambaunet; or the ensemble of all."""
     instances: bool = False
     """Number the objects, where the classes are background, interior and boundary."""
-    smallest: int = 0
-    """Pixels, of the objects that are numbered."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
 
@@ -117,7 +115,7 @@ def labelled(model: "Model", cases: dict[str, list[Path]], options: Predict) -> 
 def numbered(model: "Model", cases: dict[str, list[Path]], options: Predict) -> Iterator[tuple[str, np.ndarray]]:
     """The objects of each image, uint16 ids."""
     from trainer.formats import read_image
-    from trainer.instances import CLASSES, to_instances
+    from trainer.instances import CLASSES, objects
 
     if model.classes != CLASSES or options.images is None:
         raise ValueError(f"--instances takes --images, and a run with the classes {CLASSES}, got {model.classes}")
@@ -125,7 +123,7 @@ def numbered(model: "Model", cases: dict[str, list[Path]], options: Predict) -> 
         image, spacing = read_image(files)
         parts = list(model.stream(image, options.network, str(files[0]), spacing))
         P = np.stack([part[options.network] for part in parts], 1).reshape(-1, *image.shape[1:])
-        yield name, to_instances(P, options.smallest)
+        yield name, objects(P)
 
 
 def filled_in(model: "Model", options: Predict) -> Iterator[tuple[str, np.ndarray]]:

@@ -16,7 +16,7 @@ from safetensors import safe_open
 
 from trainer.bundled import Card, bundled, card, run_folder
 from trainer.formats import read_image, read_labels, write_array
-from trainer.instances import f1, to_instances
+from trainer.instances import f1, objects
 from trainer.metrics import dice
 from trainer.model import WEIGHTS, Model
 
@@ -169,7 +169,7 @@ def test_real_nuclei_of_the_reporting_half(image: str, least: float) -> None:
     picture = content["image"].astype(np.float32)
     channels = np.moveaxis(picture, -1, 0) if picture.ndim == 3 else picture[None]
     P = Model.load("bundled:nuclei", "cpu").probabilities(channels)["ensemble"]
-    assert f1(to_instances(P, 12), content["label"]) > least
+    assert f1(objects(P), content["label"]) > least
 
 
 # ---- how they are made

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from trainer.instances import f1, to_boundary_classes, to_instances
+from trainer.instances import f1, objects, to_boundary_classes, to_instances
 
 
 def two_touching() -> np.ndarray:
@@ -109,3 +109,32 @@ def test_errors():
         f1(np.zeros((2, 2), int), np.zeros((3, 2), int))
     with pytest.raises(ValueError, match=r"at most 1, got 1\.5"):
         f1(np.zeros((2, 2), int), np.zeros((2, 2), int), iou=1.5)
+
+
+# ---- objects of probabilities
+
+
+def blobs(*boxes: tuple[slice, slice]) -> np.ndarray:
+    """(3, 20, 40) certain interior in the boxes, certain background elsewhere."""
+    P = np.zeros((3, 20, 40), np.float32)
+    P[0] = 1
+    for box in boxes:
+        P[(0, *box)], P[(1, *box)] = 0, 1
+    return P
+
+
+def test_a_weak_bridge_joins_no_objects() -> None:
+    P = blobs(np.s_[4:14, 4:14], np.s_[4:14, 18:28])
+    P[:, 8, 14:18] = [[0.0], [0.55], [0.45]]  # the most likely class is interior, but not surely
+    assert to_instances(P).max() == 1 and objects(P).max() == 2
+
+
+def test_what_is_small_among_large_ones_is_no_object() -> None:
+    """Of 100, 100 and 9 voxels the last is less than LEAST; of 225 and 20 the last is less than a tenth."""
+    assert objects(blobs(np.s_[4:14, 4:14], np.s_[4:14, 18:28], np.s_[16:19, 34:37])).max() == 2
+    assert objects(blobs(np.s_[2:17, 2:17], np.s_[2:6, 30:35])).max() == 1
+    assert objects(blobs(np.s_[2:6, 30:35])).max() == 1  # alone it is one
+
+
+def test_nothing_is_no_object() -> None:
+    assert objects(blobs()).max() == 0
