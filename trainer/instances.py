@@ -52,7 +52,7 @@ def to_instances(prediction: np.ndarray, smallest: int = 0) -> np.ndarray:
 def objects(P: np.ndarray) -> np.ndarray:
     """Probabilities, floats (3, *space) -> uint16 ids (*space), of images where all objects are about as large.
 
-    As `to_instances`, but an object needs an interior that is CERTAIN, so that weak bridges join none; and LEAST voxels,
+    As `to_instances`, but an object needs an interior that is CERTAIN, so that weak bridges join none, and LEAST voxels
     and SHARE of the typical size, which is that of the object of the middle voxel: less is noise or haze.
     """
     seeds = label(P[INTERIOR] >= CERTAIN, connectivity=2)
