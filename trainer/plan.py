@@ -26,7 +26,6 @@ from rich.console import Console
 from rich.table import Table
 from scipy.ndimage import find_objects
 
-from trainer.batches import seen
 from trainer.config import AXES, Config, as_tuple
 from trainer.dataset import IGNORE, Sample, check_image, load_dataset
 from trainer.formats import read_json
@@ -201,6 +200,8 @@ def planned(config: Config, samples: Sequence[Sample], classes: Sequence[str], c
     where one of them reads nothing else.
     """
     if config.colours == "mean":
+        from trainer.batches import seen  # here: it imports torch, which a plan does not need
+
         samples, channels = [dataclasses.replace(s, image=seen(s.image, config)) for s in samples], ("mean",)
     found = fingerprint(samples, classes, channels)
     axes = [AXES.get(name, (2,)) for name in config.networks]
