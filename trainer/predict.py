@@ -1,9 +1,11 @@
 """Label images with a run: python -m trainer.predict --run RUN --images FOLDER --out FOLDER [--network ensemble]
 
-FOLDER holds CASE_0000.nii.gz (or .png, .tif; _0001 and so on for further channels); out come CASE.nii.gz and so on:
-uint8 class ids as in the training dataset, with the geometry of the image. With --dataset DATASET instead of --images
-it is the images of a dataset that are labelled, and the strokes on them help. --minimum, --largest and --holes clean
-the labels. Of a run that has learnt interiors and boundaries, --instances writes the number of each object, uint16.
+RUN is a folder that trainer.fit wrote, or bundled:NAME (docs/models.md). FOLDER holds CASE_0000.nii.gz (or .png, .tif;
+_0001 and so on for further channels), or images of any other names that have all their channels in one file; out come
+CASE.nii.gz and so on: uint8 class ids as in the training dataset, with the geometry of the image. With --dataset
+DATASET instead of --images it is the images of a dataset that are labelled, and the strokes on them help. --minimum,
+--largest and --holes clean the labels. Of a run that has learnt interiors and boundaries, --instances writes the number
+of each object, uint16.
 
 Of a run for whole images comes a table: labels.csv (case, class, the probability of each), or landmarks.csv (case,
 landmark, z, y, x in mm from the centre of the first voxel).
@@ -34,11 +36,11 @@ class Predict:
     """Label every image of a folder with the networks of a run."""
 
     run: Path
-    """Folder that trainer.fit wrote."""
+    """Folder that trainer.fit wrote, or bundled:NAME."""
     out: Path
     """Folder for the labels."""
     images: Path | None = None
-    """Folder of images, named as in a dataset's imagesTr."""
+    """Folder of images, named as in a dataset's imagesTr or, with all channels in one file, in any way."""
     dataset: Path | None = None
     """Folder of a dataset whose images were drawn on, in the place of --images."""
     network: str = "ensemble"
@@ -66,7 +68,9 @@ def predict(options: Predict) -> None:
 
     if (options.images is None) == (options.dataset is None):
         raise ValueError("give either --images or --dataset")
-    cases = find_cases(options.images or options.dataset / "imagesTr")
+    cases = find_cases(options.images or options.dataset / "imagesTr", plain=options.images is not None)
+    if options.images is not None and options.out.resolve() == options.images.resolve():
+        raise ValueError(f"{options.out} holds the images, which labels could replace; name another folder for --out")
     model = Model.load(options.run, options.device)
     model.check_name(options.network)
     check(options, model)
@@ -141,11 +145,12 @@ def filled_in(model: "Model", options: Predict) -> Iterator[tuple[str, np.ndarra
 
 def finished(found: np.ndarray, spacing: tuple[float, ...], options: Predict) -> np.ndarray:
     """Class ids (*space), or for instances also probabilities (K, *space) -> what is written, (*space)."""
-    from trainer.instances import to_instances
+    from trainer.instances import objects, to_instances
 
-    if options.instances:
-        return to_instances(found, smallest=math.ceil(options.cleaning.minimum / math.prod(spacing)))
-    return clean(found, options.cleaning, spacing)
+    if not options.instances:
+        return clean(found, options.cleaning, spacing)
+    numbered = objects if np.issubdtype(found.dtype, np.floating) else to_instances
+    return numbered(found, smallest=math.ceil(options.cleaning.minimum / math.prod(spacing)))
 
 
 if __name__ == "__main__":
