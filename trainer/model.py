@@ -14,6 +14,7 @@ from scipy.special import softmax
 from torch import Tensor, nn
 
 from trainer.batches import items, normalise, wanted_spacing
+from trainer.bundled import run_folder
 from trainer.config import Config, read_config, write_config
 from trainer.dataset import IGNORE, Sample, check_image
 from trainer.files import read_tensors, replacing, write_tensors
@@ -219,8 +220,9 @@ class Model:
 
     @classmethod
     def load(cls, folder: Path | str, device: str = "auto") -> "Model":
-        """The model of a run's folder; of an unfinished run, its last checkpoint. Errors name the file."""
-        folder = Path(folder)
+        """The model of a run's folder or of "bundled:NAME"; of an unfinished run, its last checkpoint. Errors name the
+        file."""
+        folder = run_folder(folder)
         config, classes, channels = read_config(folder / CONFIG)
         dtype = config.dtype if config.dtype == "float32" or device == config.device else "auto"
         config = settled(dataclasses.replace(config, device=device, dtype=dtype))
