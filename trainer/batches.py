@@ -25,8 +25,9 @@ POINTS = 10_000  # drawn voxels of a class and item that patches are put around
 
 
 def normalise(image: np.ndarray, config: Config) -> np.ndarray:
-    """Raw intensities (C, *space) -> float32 that networks like; statistics per channel, over the whole image."""
-    how = config.normalisation
+    """Raw intensities (C, *space) -> float32 that networks like, of the channels that they see; statistics per channel,
+    over the whole image."""
+    image, how = seen(image, config), config.normalisation
     if how == "planned":
         return np.stack([planned(channel, known) for channel, known in zip(image, config.intensities, strict=True)])
     if how == "percentile":  # clip at the 99th percentile, then to 0..1; nothing else, as the published data
@@ -35,6 +36,11 @@ def normalise(image: np.ndarray, config: Config) -> np.ndarray:
         stack = image if image.ndim == 4 else image[:, None]
         image = contrast(stack).reshape(image.shape)
     return np.stack([standard(channel) for channel in image])
+
+
+def seen(image: np.ndarray, config: Config) -> np.ndarray:
+    """The channels that networks see: (C, *space) -> the same, or (1, *space)."""
+    return image.mean(0, keepdims=True) if config.colours == "mean" else image
 
 
 def planned(channel: np.ndarray, known: tuple[float, ...]) -> np.ndarray:

@@ -68,18 +68,20 @@ def write_array(file: Path, array: np.ndarray, spacing: tuple[float, ...], label
         _spacing_file(file, labels).write_text(json.dumps({"spacing": spacing}))
 
 
-def write_labels(file: Path, labels: np.ndarray, like: Path) -> None:
-    """Class ids (*space) as uint8, with the geometry (affine, or the JSON of the spacing) of the image file `like`.
+def write_labels(file: Path, labels: np.ndarray, like: Path, dtype: type = np.uint8) -> None:
+    """Class ids (*space), with the geometry (affine, or the JSON of the spacing) of the image file `like`.
 
-    The file appears whole or not at all; what was there before is replaced.
+    dtype: uint8, or for the ids of instances uint16. The file appears whole or not at all; what was there before is
+    replaced.
     """
     file, like = Path(file), Path(like)
     kind = format_of(like)
     if format_of(file) is not kind:
         raise ValueError(f"{file} and {like} are of different kinds; write the labels as {strip_ending(like)[1]}")
-    if labels.min(initial=0) < 0 or labels.max(initial=0) > 255:
-        raise ValueError(f"{file}: class ids must lie in 0..255, found {labels.min()} to {labels.max()}")
-    labels = labels.astype(np.uint8)
+    most = np.iinfo(dtype).max
+    if labels.min(initial=0) < 0 or labels.max(initial=0) > most:
+        raise ValueError(f"{file}: class ids must lie in 0..{most}, found {labels.min()} to {labels.max()}")
+    labels = labels.astype(dtype)
     if kind is NIFTI:
         return _replace(file, _packed(file, _encode_nifti_like(file, labels, like)))
     spacing = _spacing_file(like)
@@ -161,6 +163,11 @@ def strip_ending(path: Path) -> tuple[str, str]:
     raise ValueError(f"{path}: unknown file ending; use {', '.join(FORMATS)}")
 
 
+def case_of(file: Path) -> str:
+    """The name of an image's case: "CASE" of CASE_0001.png, and of CASE.png that is its only file."""
+    return re.sub(r"(?<=.)_\d{4}$", "", strip_ending(file)[0])
+
+
 def split_channel(file: Path) -> tuple[str, int]:
     """("CASE", 1) of CASE_0001.png"""
     stem, ending = strip_ending(file)
@@ -181,7 +188,7 @@ def format_of(file: Path) -> "Format":
 
 def _spacing_file(file: Path, labels: bool = False) -> Path:
     """CASE.json beside the image CASE_0000.tif or the labels CASE.tif."""
-    return file.with_name(f"{strip_ending(file)[0] if labels else split_channel(file)[0]}.json")
+    return file.with_name(f"{strip_ending(file)[0] if labels else case_of(file)}.json")
 
 
 # -------------------------------------------------------------------------------------------------------------- NIfTI
@@ -242,7 +249,7 @@ def _encode_nifti_like(file: Path, labels: np.ndarray, like: Path) -> bytes:
     if image.shape[: labels.ndim] != labels.shape[::-1]:
         raise ValueError(f"{file}: labels of shape {labels.shape}, but {like} has (x, y, z) {image.shape}")
     header = image.header.copy()
-    header.set_data_dtype(np.uint8)
+    header.set_data_dtype(labels.dtype)
     header["cal_min"] = header["cal_max"] = 0  # the image's grey window would hide the labels
     return type(image)(labels.transpose(), image.affine, header).to_bytes()
 

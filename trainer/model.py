@@ -101,9 +101,10 @@ class Model:
     ) -> "Prepared":
         """Raw intensities (C, *space), spacing in mm (None: that of the training) -> what `item_probabilities` takes.
 
-        ValueError where the image has other channels than the networks were trained on, or is NaN or constant.
+        ValueError where the image has other channels than the networks were trained on, unless they see the mean of
+        them, or is NaN or constant.
         """
-        if image.shape[0] != self.channels:
+        if image.shape[0] != self.channels and self.config.colours == "apart":
             raise ValueError(
                 f"{name} has {image.shape[0]} channels, but the networks were trained on {self.channels}; "
                 "choose an image like those they were trained on"

@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.ndimage import find_objects
 
+from trainer.batches import seen
 from trainer.config import AXES, Config, as_tuple
 from trainer.dataset import IGNORE, Sample, check_image, load_dataset
 from trainer.formats import read_json
@@ -199,6 +200,8 @@ def planned(config: Config, samples: Sequence[Sample], classes: Sequence[str], c
     and batches of two. Volumes are trained in 3-D where every network can read them and `recommended` says so, or
     where one of them reads nothing else.
     """
+    if config.colours == "mean":
+        samples, channels = [dataclasses.replace(s, image=seen(s.image, config)) for s in samples], ("mean",)
     found = fingerprint(samples, classes, channels)
     axes = [AXES.get(name, (2,)) for name in config.networks]
     solid = any(known == (3,) for known in axes) or (recommended(found) == 3 and all(3 in known for known in axes))

@@ -1,8 +1,10 @@
 """Label images with a run: python -m trainer.predict --run RUN --images FOLDER --out FOLDER [--network ensemble]
 
-FOLDER holds CASE_0000.nii.gz (or .png, .tif; _0001 and so on for further channels); out come CASE.nii.gz and so on:
-uint8 class ids as in the training dataset, with the geometry of the image. With --dataset DATASET instead of --images
-it is the images of a dataset that are labelled, and the strokes on them help.
+RUN is a folder that trainer.fit wrote, or bundled:NAME (docs/models.md). FOLDER holds CASE_0000.nii.gz (or .png, .tif;
+_0001 and so on for further channels), or images of any other names that have all their channels in one file; out come
+CASE.nii.gz and so on: uint8 class ids as in the training dataset, with the geometry of the image. With --dataset
+DATASET instead of --images it is the images of a dataset that are labelled, and the strokes on them help. With
+--instances, of a run with the classes background, interior and boundary, each object has a number of its own (uint16).
 
 Of a run for whole images comes a table: labels.csv (case, class, the probability of each), or landmarks.csv (case,
 landmark, z, y, x in mm from the centre of the first voxel).
@@ -30,15 +32,19 @@ class Predict:
     """Label every image of a folder with the networks of a run."""
 
     run: Path
-    """Folder that trainer.fit wrote."""
+    """Folder that trainer.fit wrote, or bundled:NAME."""
     out: Path
     """Folder for the labels."""
     images: Path | None = None
-    """Folder of images, named as in a dataset's imagesTr."""
+    """Folder of images, named as in a dataset's imagesTr or, with all channels in one file, in any way."""
     dataset: Path | None = None
     """Folder of a dataset whose images were drawn on, in the place of --images."""
     network: str = "ensemble"
     """One of the run's networks, as unet, swinunet, mambaunet; or the ensemble of all."""
+    instances: bool = False
+    """Number the objects, where the classes are background, interior and boundary."""
+    smallest: int = 0
+    """Pixels, of the objects that are numbered."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
 
@@ -59,16 +65,21 @@ def predict(options: Predict) -> None:
 
     if (options.images is None) == (options.dataset is None):
         raise ValueError("give either --images or --dataset")
-    cases = find_cases(options.images or options.dataset / "imagesTr")
+    cases = find_cases(options.images or options.dataset / "imagesTr", plain=options.images is not None)
+    if options.images is not None and options.out.resolve() == options.images.resolve():
+        raise ValueError(f"{options.out} holds the images, which labels could replace; name another folder for --out")
     model = Model.load(options.run, options.device)
     model.check_name(options.network)
     if model.config.task != "segmentation":
         return write_table(model, cases, options)
-    found = filled_in(model, options) if options.images is None else labelled(model, cases, options)
+    if options.instances:
+        found = numbered(model, cases, options)
+    else:
+        found = filled_in(model, options) if options.images is None else labelled(model, cases, options)
     options.out.mkdir(parents=True, exist_ok=True)
     for name, labels in track(found, "predicting", console=console, total=len(cases)):
         file = cases[name][0]
-        write_labels(options.out / f"{name}{strip_ending(file)[1]}", labels, like=file)
+        write_labels(options.out / f"{name}{strip_ending(file)[1]}", labels, file, labels.dtype.type)
     console.print(f"{len(cases)} label images in {options.out}")
 
 
@@ -101,6 +112,20 @@ def labelled(model: "Model", cases: dict[str, list[Path]], options: Predict) -> 
     for name, files in cases.items():
         image, spacing = read_image(files)
         yield name, model.predict(image, spacing, options.network, name=str(files[0]))
+
+
+def numbered(model: "Model", cases: dict[str, list[Path]], options: Predict) -> Iterator[tuple[str, np.ndarray]]:
+    """The objects of each image, uint16 ids."""
+    from trainer.formats import read_image
+    from trainer.instances import CLASSES, to_instances
+
+    if model.classes != CLASSES or options.images is None:
+        raise ValueError(f"--instances takes --images, and a run with the classes {CLASSES}, got {model.classes}")
+    for name, files in cases.items():
+        image, spacing = read_image(files)
+        parts = list(model.stream(image, options.network, str(files[0]), spacing))
+        P = np.stack([part[options.network] for part in parts], 1).reshape(-1, *image.shape[1:])
+        yield name, to_instances(P, options.smallest)
 
 
 def filled_in(model: "Model", options: Predict) -> Iterator[tuple[str, np.ndarray]]:

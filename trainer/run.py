@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainer.batches import Ahead, Batches, Case
+from trainer.batches import Ahead, Batches, Case, seen
 from trainer.config import Config, Task, read_config, write_config
 from trainer.dataset import Sample, check_image, check_strokes, check_wholes
 from trainer.files import read_tensors, replacing, write_tensors
@@ -234,7 +234,7 @@ class Run:
             from trainer.plan import planned
 
             self.config = planned(self.config, self.samples, self.classes, self.channels)
-        self.model = Model.new(self.config, self.classes, self.samples[0].image.shape[0])
+        self.model = Model.new(self.config, self.classes, len(seen(self.samples[0].image, self.config)))
         if self.start is not None:
             take_up(self.start, self.model)
         self.networks = self.model.networks
