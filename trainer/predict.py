@@ -4,7 +4,8 @@ RUN is a folder that trainer.fit wrote, or bundled:NAME (docs/models.md). FOLDER
 _0001 and so on for further channels), or images of any other names that have all their channels in one file; out come
 CASE.nii.gz and so on: uint8 class ids as in the training dataset, with the geometry of the image. With --dataset
 DATASET instead of --images it is the images of a dataset that are labelled, and the strokes on them help. With
---instances, of a run with the classes background, interior and boundary, each object has a number of its own (uint16).
+--instances, of a run with the classes background, interior and boundary, each object has a number of its own (uint16). Images that
+cannot be labelled are named at the end.
 
 Of a run for whole images comes a table: labels.csv (case, class, the probability of each), or landmarks.csv (case,
 landmark, z, y, x in mm from the centre of the first voxel).
@@ -16,13 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import tyro
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress, track
 
 if TYPE_CHECKING:
-    from trainer import Model
+    from trainer import Model, Sample
+    from trainer.labelling import Step
 
 console = Console(stderr=True)
 
@@ -60,27 +61,44 @@ def main() -> None:
 
 def predict(options: Predict) -> None:
     from trainer.dataset import find_cases
-    from trainer.formats import strip_ending, write_labels
+    from trainer.labelling import label_images
     from trainer.model import Model
 
     if (options.images is None) == (options.dataset is None):
         raise ValueError("give either --images or --dataset")
+    if options.instances and options.images is None:
+        raise ValueError("--instances takes --images, and no --dataset")
     cases = find_cases(options.images or options.dataset / "imagesTr", plain=options.images is not None)
-    if options.images is not None and options.out.resolve() == options.images.resolve():
-        raise ValueError(f"{options.out} holds the images, which labels could replace; name another folder for --out")
     model = Model.load(options.run, options.device)
     model.check_name(options.network)
     if model.config.task != "segmentation":
         return write_table(model, cases, options)
-    if options.instances:
-        found = numbered(model, cases, options)
-    else:
-        found = filled_in(model, options) if options.images is None else labelled(model, cases, options)
-    options.out.mkdir(parents=True, exist_ok=True)
-    for name, labels in track(found, "predicting", console=console, total=len(cases)):
-        file = cases[name][0]
-        write_labels(options.out / f"{name}{strip_ending(file)[1]}", labels, file, labels.dtype.type)
-    console.print(f"{len(cases)} label images in {options.out}")
+    drawn_on = None if options.images else samples_of(model, options.dataset)
+    smallest = options.smallest if options.instances else None
+    report(label_images(model, cases, options.out, options.network, drawn_on, smallest), options.out)
+
+
+def samples_of(model: "Model", folder: Path) -> "dict[str, Sample]":
+    from trainer.dataset import load_dataset
+
+    dataset = load_dataset(folder)
+    if dataset.classes != model.classes:
+        raise ValueError(f"{folder} has the classes {dataset.classes}, the run {model.classes}")
+    return {sample.name: sample for sample in dataset.samples}
+
+
+def report(steps: "Iterator[Step]", out: Path) -> None:
+    """ValueError at the end where some images could not be labelled."""
+    written, errors = 0, []
+    with Progress(console=console) as bar:
+        task = bar.add_task("predicting", total=1)
+        for step in steps:
+            bar.update(task, completed=step.fraction, description=f"predicting {step.case}")
+            written += step.file is not None
+            errors += [f"{step.case}: {step.error}"] if step.error else []
+    console.print(f"{written} label images in {out}")
+    if errors:
+        raise ValueError("\n".join([f"{len(errors)} could not be labelled", *errors]))
 
 
 def write_table(model: "Model", cases: dict[str, list[Path]], options: Predict) -> None:
@@ -104,37 +122,6 @@ def write_table(model: "Model", cases: dict[str, list[Path]], options: Predict) 
     else:
         write_landmark_table(file, found, model.classes)
     console.print(f"{len(found)} images in {file}")
-
-
-def labelled(model: "Model", cases: dict[str, list[Path]], options: Predict) -> Iterator[tuple[str, np.ndarray]]:
-    from trainer.formats import read_image
-
-    for name, files in cases.items():
-        image, spacing = read_image(files)
-        yield name, model.predict(image, spacing, options.network, name=str(files[0]))
-
-
-def numbered(model: "Model", cases: dict[str, list[Path]], options: Predict) -> Iterator[tuple[str, np.ndarray]]:
-    """The objects of each image, uint16 ids."""
-    from trainer.formats import read_image
-    from trainer.instances import CLASSES, to_instances
-
-    if model.classes != CLASSES or options.images is None:
-        raise ValueError(f"--instances takes --images, and a run with the classes {CLASSES}, got {model.classes}")
-    for name, files in cases.items():
-        image, spacing = read_image(files)
-        parts = list(model.stream(image, options.network, str(files[0]), spacing))
-        P = np.stack([part[options.network] for part in parts], 1).reshape(-1, *image.shape[1:])
-        yield name, to_instances(P, options.smallest)
-
-
-def filled_in(model: "Model", options: Predict) -> Iterator[tuple[str, np.ndarray]]:
-    from trainer.dataset import load_dataset
-
-    dataset = load_dataset(options.dataset)
-    if dataset.classes != model.classes:
-        raise ValueError(f"{options.dataset} has the classes {dataset.classes}, the run {model.classes}")
-    return ((sample.name, model.fill_in(sample, options.network)) for sample in dataset.samples)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,93 @@
+"""Labels for a folder of images, one after the other; what goes wrong with one of them leaves the others alone."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from trainer.dataset import Sample
+from trainer.formats import read_image, strip_ending, write_labels
+from trainer.instances import CLASSES, to_instances
+from trainer.model import ENSEMBLE, Model
+
+Cases = Mapping[str, Sequence[Path]]  # name -> the files of its channels, as `find_cases` gives them
+WRITING = 0.01  # of the work on an image, after the prediction
+
+
+@dataclass(frozen=True)
+class Step:
+    """How far it is. The last step of an image has the file that was written, or the error in its place."""
+
+    case: str
+    fraction: float  # of all images, 0..1
+    file: Path | None = None
+    error: str = ""
+
+
+def label_images(
+    model: Model,
+    cases: Cases,
+    out: Path,
+    network: str = ENSEMBLE,
+    drawn_on: Mapping[str, Sample] | None = None,
+    smallest: int | None = None,
+) -> Iterator[Step]:
+    """Writes OUT/CASE with the image's ending: uint8 class ids, with the geometry of the image.
+
+    A step for every slice, so that whoever iterates can end it soon. drawn_on: the images with their strokes, which
+    then help. smallest: number the objects of so many voxels or more, uint16 ids, instead of writing classes.
+    ValueError where labels would be written over images, or the run is not one for this.
+    """
+    check(model, network, smallest)
+    targets = targets_of(cases, out)
+    out.mkdir(parents=True, exist_ok=True)
+    for index, (case, files) in enumerate(cases.items()):
+        try:
+            if drawn_on is None:
+                parts = predicted(model, files, network, smallest)
+            else:
+                parts = filled_in(model, drawn_on[case], network)
+            for done, labels in parts:
+                yield Step(case, (index + done * (1 - WRITING)) / len(cases))
+                if done == 1:
+                    write_labels(targets[case], labels, files[0], labels.dtype.type)
+        except (ValueError, OSError, MemoryError, RuntimeError) as e:  # RuntimeError: torch's, for memory too
+            yield Step(case, (index + 1) / len(cases), error=str(e) or type(e).__name__)
+        else:
+            yield Step(case, (index + 1) / len(cases), targets[case])
+
+
+def check(model: Model, network: str, smallest: int | None) -> None:
+    model.check_task("segmentation")
+    model.check_name(network)
+    if smallest is not None and model.classes != CLASSES:
+        raise ValueError(f"objects are told apart by a run with the classes {CLASSES}, got {model.classes}")
+
+
+def targets_of(cases: Cases, out: Path) -> dict[str, Path]:
+    """Case -> its file of labels. ValueError where they would lie among the images, which they could replace."""
+    targets = {case: out / f"{case}{strip_ending(files[0])[1]}" for case, files in cases.items()}
+    if any(file.parent.resolve() == out.resolve() for files in cases.values() for file in files):
+        raise ValueError(f"{out} holds the images, which labels could replace; choose another folder for the labels")
+    return targets
+
+
+def predicted(
+    model: Model, files: Sequence[Path], network: str, smallest: int | None
+) -> Iterator[tuple[float, np.ndarray]]:
+    """After every slice what is done of the image, 0..1, and its labels (*space) so far."""
+    image, spacing = read_image(files)
+    labels = np.zeros(image.shape[1:], np.uint8)
+    whole = labels.ndim == len(model.config.patch)  # a slice, or a volume for networks that see it as one
+    slices, seen = labels[None] if whole else labels, []
+    for z, P in enumerate(model.stream(image, network, str(files[0]), spacing)):
+        slices[z] = P[network].argmax(0)
+        seen += [] if smallest is None else [P[network]]
+        if z + 1 < len(slices):
+            yield (z + 1) / len(slices), labels
+    yield 1.0, labels if smallest is None else to_instances(np.stack(seen, 1).reshape(-1, *labels.shape), smallest)
+
+
+def filled_in(model: Model, sample: Sample, network: str) -> Iterator[tuple[float, np.ndarray]]:
+    yield 1.0, model.fill_in(sample, network)
