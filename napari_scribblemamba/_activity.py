@@ -10,6 +10,8 @@ TITLES = {
     "paused": "Training, paused",
     "stopping": "Stopping after this step",
     "predicting": "Predicting",
+    "labelling": "Labelling a folder",
+    "exporting": "Exporting the model",
 }
 EVERY = 500  # ms between two looks; what is done by the first needs no bar
 TOTAL = 100

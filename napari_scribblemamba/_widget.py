@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from napari.layers import Image, Labels
-from napari.utils.notifications import notification_manager, show_error, show_info
+from napari.utils.notifications import notification_manager, show_error, show_info, show_warning
 from napari.viewer import Viewer
 from qtpy.QtCore import QEvent, QSize, Qt, QTimer
 from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import QApplication, QFrame, QGroupBox, QMainWindow, QScrollArea, QVBoxLayout, QWidget
 from superqt.utils import qthrottled
 
-from napari_scribblemamba import _layers, _recovery
+from napari_scribblemamba import _layers, _recovery, _runs
 from napari_scribblemamba._activity import Activity
+from napari_scribblemamba._batch import Batch
 from napari_scribblemamba._class_table import read_classes, write_classes
 from napari_scribblemamba._classes_panel import ClassesPanel
 from napari_scribblemamba._command import fit_command
@@ -97,6 +98,7 @@ class ScribbleMamba(QWidget):
         self._on_layers_changed()
         self._on_state("idle")
         self._offer_recovered()
+        self.models.set_entries(_runs.entries())
 
     def _lay_out(self) -> None:
         content = QWidget()
@@ -163,6 +165,9 @@ class ScribbleMamba(QWidget):
         self.models.saveRequested.connect(session.save)
         self.models.loadRequested.connect(session.load)
         self.models.exportRequested.connect(self._export)
+        self.models.folderRequested.connect(self._label_folder)
+        self.models.modelExportRequested.connect(self._export_model)
+        self.models.runs.forgetRequested.connect(self._forget_run)
         self.results.acceptRequested.connect(self._accept)
         self.results.objectsRequested.connect(self._find_objects)
         self.results.tableRequested.connect(self._save_table)
@@ -176,6 +181,9 @@ class ScribbleMamba(QWidget):
         session.guided.connect(self._on_guided)
         session.model_changed.connect(self._on_model)
         session.saved.connect(self._on_saved)
+        session.loaded.connect(self._list_run)
+        session.stepped.connect(self._on_stepped)
+        session.labelled.connect(self._on_labelled)
         session.failed.connect(self._on_failed)
         self._viewer.dims.events.point.connect(self._on_dims)
         # the window may delete this widget, or only take it out of its dock (see `event`); no reference to self here
@@ -336,6 +344,23 @@ class ScribbleMamba(QWidget):
             return
         self._dataset = folder
         self.session.export(folder, [sample], self._class_names())
+
+    def _label_folder(self, images: Path, out: Path) -> None:
+        self.models.set_told("")
+        try:
+            self.session.label(images, out)
+        except ValueError as e:
+            show_error(str(e))
+
+    def _export_model(self, folder: Path, form: str) -> None:
+        try:
+            self.session.export_model(folder, form)
+        except ValueError as e:
+            show_error(str(e))
+
+    def _forget_run(self, folder: Path) -> None:
+        _runs.forget(folder)
+        self.models.set_entries(_runs.entries())
 
     def _accept(self) -> None:
         """The ensemble's prediction of the slice in view becomes strokes, to be corrected."""
@@ -681,13 +706,31 @@ class ScribbleMamba(QWidget):
 
     def _on_saved(self, folder: Path) -> None:
         show_info(f"saved to {folder}")
+        if _runs.is_run(folder):  # and not strokes, or a model for other programs
+            self._list_run(folder)
+
+    def _list_run(self, folder: Path) -> None:
+        """A run that was saved or loaded is in the list from now on, and chosen."""
+        _runs.remember(folder)
+        self.models.set_entries(_runs.entries())
+        self.models.runs.setValue(folder.resolve())
+
+    def _on_stepped(self, fraction: float) -> None:
+        self.progress.set_fraction(fraction)
+        self.activity.set_fraction(fraction)
+
+    def _on_labelled(self, batch: Batch) -> None:
+        self.models.set_told(batch.summary())
+        for case, error in batch.errors.items():
+            log.warning("%s could not be labelled: %s", case, error)
+        (show_warning if batch.errors else show_info)(batch.summary())
 
     def _on_failed(self, error: Exception) -> None:
         """A message that says what to do; for what nobody foresaw, napari's own with its traceback."""
         if isinstance(error, EngineError):
             log.error("the engine failed", exc_info=error)
             show_error(_explain(error))
-        elif isinstance(error, (ValueError, OSError, ArithmeticError)):
+        elif isinstance(error, (ValueError, OSError, ArithmeticError, ImportError)):
             show_error(str(error))
         else:
             notification_manager.receive_error(type(error), error, error.__traceback__)

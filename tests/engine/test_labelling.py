@@ -15,7 +15,7 @@ from trainer.labelling import label_images
 from trainer.model import Model
 from trainer.predict import report
 
-TINY = Config(networks=("unet",), patch=(32, 32), iterations=1, device="cpu", dtype="float32", kernel="torch")
+TINY = Config(networks=("unet",), objective="supervised", patch=(32, 32), iterations=1, device="cpu", dtype="float32")
 
 
 def model() -> Model:
@@ -42,7 +42,7 @@ def test_an_image_that_cannot_be_read_leaves_the_others_alone(tmp_path: Path) ->
     assert fractions == sorted(fractions) and fractions[-1] == 1
     image = np.asarray(Image.open(folder / "a.png"))[None].astype(np.float32)
     np.testing.assert_array_equal(read_labels(out / "a.png")[0], ours.predict(image))
-    with pytest.raises(ValueError, match="2 could not be labelled\nb: .*\nd: "):
+    with pytest.raises(ValueError, match=r"2 could not be labelled\nb: .*\nd: "):
         report(iter(steps), out)
 
 
