@@ -1,4 +1,4 @@
-"""What to do with a model: keep it, take up another, predict with it, hand it on; and export the strokes it learnt from."""
+"""What to do with a model: keep it, predict with it, hand it on, take up another; and export the strokes behind it."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -16,7 +16,17 @@ from napari.utils.notifications import notification_manager, show_error, show_in
 from napari.viewer import Viewer
 from qtpy.QtCore import QEvent, QSize, Qt, QTimer
 from qtpy.QtGui import QShowEvent
-from qtpy.QtWidgets import QApplication, QFrame, QGroupBox, QMainWindow, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QApplication,
+    QFrame,
+    QGroupBox,
+    QHBoxLayout,
+    QMainWindow,
+    QPushButton,
+    QScrollArea,
+    QVBoxLayout,
+    QWidget,
+)
 from superqt.utils import qthrottled
 
 from napari_scribblemamba import _layers, _recovery, _runs
@@ -29,6 +39,7 @@ from napari_scribblemamba._drawing import Drawing
 from napari_scribblemamba._folded import Folded
 from napari_scribblemamba._guide import Guidance, held_out
 from napari_scribblemamba._guide_panel import GuidePanel
+from napari_scribblemamba._help import Help
 from napari_scribblemamba._keys import ABSENT, BACK, CHOOSE, COMPARE, ERASE, NEXT, ON, REDO, UNDO, Keys
 from napari_scribblemamba._layers_panel import LayersPanel
 from napari_scribblemamba._models_panel import ModelsPanel
@@ -39,6 +50,7 @@ from napari_scribblemamba._results_panel import ResultsPanel
 from napari_scribblemamba._session import Prediction, Session
 from napari_scribblemamba._settings_panel import SettingsPanel
 from napari_scribblemamba._slices_panel import SlicesPanel
+from napari_scribblemamba._tour import HINTS, TourPanel
 from napari_scribblemamba._training_panel import TrainingPanel
 from napari_scribblemamba._view_panel import ENSEMBLE, ViewPanel
 from napari_scribblemamba._worker import EngineError, run_in_background
@@ -54,6 +66,8 @@ TALLY = 200  # ms between two updates of the numbers beside the classes
 REFRESH = 500  # ms between two refreshes of the prediction layers
 ARRIVAL = 250  # ms between two new prediction layers: each makes the window wait
 WIDTH = 340  # pixels
+FRAMED = "QGroupBox { border: 2px solid #2f8fd0; }"
+LINK = "QPushButton { border: 0; padding: 2px 6px; background: transparent; color: #5fb0e6; }"
 GUIDE = "Scribble here next"
 COACHED = 2**26  # voxels of strokes, at most, that the coach looks at
 UNITS = ((86_400, "days"), (3600, "hours"), (60, "minutes"), (1, "seconds"))
@@ -74,6 +88,7 @@ class ScribbleMamba(QWidget):
         self._arrivals = QTimer(self)
         self._arrivals.setInterval(ARRIVAL)
         self._sure_of = 0  # class whose probability is shown where it was asked for
+        self._help: Help | None = None
         self._warm = self._judged = self._coaching = self._coach_again = False
         self._refresh = qthrottled(self._refresh_predictions, timeout=REFRESH, leading=True)
         self._tell_tally = qthrottled(self._show_tally, timeout=TALLY, leading=True)
@@ -90,6 +105,9 @@ class ScribbleMamba(QWidget):
         self.models = ModelsPanel()
         self.activity = Activity(self.session.stop)
         self.training = TrainingPanel()
+        self.tour = TourPanel()
+        self._tour_button = _link("Tour", "Five hints, to begin with")
+        self._help_button = _link("Help", "The manual, in a window of its own")
         self.button = self.training.button
         self.drawing, self.keys = Drawing(napari_viewer), Keys(napari_viewer.layers)
         self.recorder = Recorder(napari_viewer)
@@ -99,27 +117,40 @@ class ScribbleMamba(QWidget):
         self._on_state("idle")
         self._offer_recovered()
         self.models.set_entries(_runs.entries())
+        self.tour.offer()
 
     def _lay_out(self) -> None:
         content = QWidget()
         column = QVBoxLayout(content)
         column.setContentsMargins(6, 4, 6, 4)
         column.setSpacing(6)
-        column.addWidget(_group("Image and strokes", self.layers, self.slices, self.project))
-        column.addWidget(_group("Classes", self.classes))
-        column.addWidget(_group("Training", self.settings, self.training))
         self._guide_line = Folded(GUIDE, self.guide)
-        column.addWidget(_group("Progress", self.progress, self.view, self._guide_line))
-        column.addWidget(_group("Results", self.results))
-        column.addWidget(_group("Model", self.models))
+        groups = (
+            _group("Image and strokes", self.layers, self.slices, self.project),
+            _group("Classes", self.classes),
+            _group("Training", self.settings, self.training),
+            _group("Progress", self.progress, self.view, self._guide_line),
+            _group("Results", self.results),
+            _group("Model", self.models),
+        )
+        self._groups = {group.title(): group for group in groups}
+        for group in groups:
+            column.addWidget(group)
         column.addStretch(1)
-        scroll = QScrollArea()
+        self._scroll = scroll = QScrollArea()
         scroll.setWidget(content)
         scroll.setWidgetResizable(True)
         scroll.setFrameShape(QFrame.Shape.NoFrame)
         scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
+        outer.setSpacing(2)
+        top = QHBoxLayout()
+        top.addStretch(1)
+        top.addWidget(self._tour_button)
+        top.addWidget(self._help_button)
+        outer.addLayout(top)
+        outer.addWidget(self.tour)
         outer.addWidget(scroll)
         self.setMinimumWidth(WIDTH)
 
@@ -172,6 +203,10 @@ class ScribbleMamba(QWidget):
         self.results.objectsRequested.connect(self._find_objects)
         self.results.tableRequested.connect(self._save_table)
         self.results.copyRequested.connect(self._copy_command)
+        self.tour.valueChanged.connect(self._show_hint)
+        self.tour.sampleRequested.connect(self._open_sample)
+        self._tour_button.clicked.connect(lambda: self.tour.setValue(0))
+        self._help_button.clicked.connect(self._open_help)
         session.state_changed.connect(self._on_state)
         session.progressed.connect(self._on_progress)
         session.settled.connect(self._on_settled)
@@ -344,6 +379,33 @@ class ScribbleMamba(QWidget):
             return
         self._dataset = folder
         self.session.export(folder, [sample], self._class_names())
+
+    def _show_hint(self) -> None:
+        """Frame the part of the panel that the hint is about."""
+        index = self.tour.value()
+        chosen = None if index is None else self._groups[HINTS[index].group]
+        for group in self._groups.values():
+            group.setStyleSheet(FRAMED if group is chosen else "")
+        if chosen is not None:
+            self._scroll.ensureWidgetVisible(chosen)
+
+    def _open_sample(self, name: str) -> None:
+        try:
+            self._viewer.open_sample("napari-scribblemamba", name)
+        except (ValueError, OSError) as e:
+            show_error(str(e))
+            return
+        self._viewer.reset_view()
+
+    def _open_help(self) -> None:
+        """The manual; the same window where it is open already."""
+        try:
+            self._help = self._help or Help(self)
+        except OSError as e:
+            show_error(str(e))
+            return
+        self._help.show()
+        self._help.raise_()
 
     def _label_folder(self, images: Path, out: Path) -> None:
         self.models.set_told("")
@@ -831,6 +893,15 @@ def _group(title: str, *widgets: QWidget) -> QGroupBox:
     for widget in widgets:
         layout.addWidget(widget)
     return group
+
+
+def _link(text: str, tip: str) -> QPushButton:
+    button = QPushButton(text)
+    button.setToolTip(tip)
+    button.setFlat(True)
+    button.setStyleSheet(LINK)
+    button.setCursor(Qt.CursorShape.PointingHandCursor)
+    return button
 
 
 def spoken(seconds: float) -> str:
