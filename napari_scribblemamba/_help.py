@@ -27,7 +27,8 @@ class Help(QTextBrowser):
         if kind != QTextDocument.ResourceType.ImageResource.value:
             return found
         image = QImage(self.source().resolved(name).toLocalFile())
-        return image.scaledToWidth(SIZE[0] - MARGIN) if image.width() > SIZE[0] - MARGIN else image
+        smooth, widest = Qt.TransformationMode.SmoothTransformation, SIZE[0] - MARGIN
+        return image.scaledToWidth(widest, smooth) if image.width() > widest else image
 
 
 def docs_folder() -> Path:

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from qtpy.QtCore import QSignalBlocker, Signal
+from qtpy.QtCore import QSignalBlocker, QSize, Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QListWidget, QListWidgetItem, QPushButton, QVBoxLayout, QWidget
 
 from napari_scribblemamba._runs import Entry
 
 ROWS = 5  # that are seen at once
+HEIGHT = 24  # pixels of a row
 NOTHING = "None yet. What you save or load is listed here."
 
 
@@ -66,11 +67,12 @@ class RunsPanel(QWidget):
             for entry in self._entries:
                 item = QListWidgetItem(f"{entry.title}  ·  bundled" if entry.bundled else entry.title)
                 item.setToolTip(str(entry.folder))
+                item.setSizeHint(QSize(0, HEIGHT))
                 self._list.addItem(item)
             self._list.setCurrentRow(-1)
             self.setValue(chosen)
         rows = min(max(len(self._entries), 1), ROWS)
-        self._list.setFixedHeight(rows * max(self._list.sizeHintForRow(0), 20) + 2 * self._list.frameWidth() + 2)
+        self._list.setFixedHeight(rows * HEIGHT + 2 * self._list.frameWidth() + 2)
         self._list.setVisible(bool(self._entries))
         self._show()
         if self.value() != chosen:

@@ -158,6 +158,7 @@ class ScribbleMamba(QWidget):
         session = self.session
         self.layers.valueChanged.connect(self._on_layers_changed)
         self.layers.newRequested.connect(self._new_strokes)
+        self.layers.denseRequested.connect(self._take_dense)
         self.classes.valueChanged.connect(self._on_classes_changed)
         self.classes.currentChanged.connect(self._take_brush)
         self.classes.renumbered.connect(lambda numbers: self._renumber(numbers, self.classes.current()))
@@ -499,6 +500,16 @@ class ScribbleMamba(QWidget):
             return
         self.layers.setValue((image, strokes))
         self.classes.setCurrent(1)
+
+    def _take_dense(self, labels: Labels, objects: bool) -> None:
+        image, _ = self.layers.value()
+        try:
+            strokes = _layers.strokes_from_labels(self._viewer, image, labels, objects)
+        except ValueError as e:
+            show_error(str(e))
+            return
+        self.layers.setValue((image, strokes))
+        labels.visible = False  # they lie under the strokes now
 
     def _save_project(self, folder: Path) -> None:
         try:
