@@ -26,6 +26,8 @@ from trainer import bundled
 from trainer.config import Config
 from trainer.labelling import Step
 
+pytestmark = pytest.mark.bindings
+
 TINY = Config(networks=("unet",), objective="supervised", patch=(32, 32), iterations=1, device="cpu", dtype="float32")
 CLASSES = ("background", "disc")
 CARD = bundled.Card(
