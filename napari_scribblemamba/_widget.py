@@ -34,7 +34,7 @@ from napari_scribblemamba._activity import Activity
 from napari_scribblemamba._batch import Batch
 from napari_scribblemamba._class_table import read_classes, write_classes
 from napari_scribblemamba._classes_panel import ClassesPanel
-from napari_scribblemamba._command import fit_command
+from napari_scribblemamba._command import fit_command, predict_command
 from napari_scribblemamba._drawing import Drawing
 from napari_scribblemamba._folded import Folded
 from napari_scribblemamba._guide import Guidance, held_out
@@ -84,6 +84,8 @@ class ScribbleMamba(QWidget):
         self._names: tuple[str, ...] = ()  # of the classes in the predictions
         self._predicted: set[tuple[str, int | None]] = set()  # (sample, slice) that can be accepted
         self._dataset = Path("Dataset001_strokes")  # where strokes were exported last
+        self._run: Path | None = None  # folder of the model at hand, where it is saved
+        self._folders: tuple[Path, Path] | None = None  # images and labels, where that was the last thing asked for
         self._coming: list[str] = []  # networks whose layers are to be made
         self._arrivals = QTimer(self)
         self._arrivals.setInterval(ARRIVAL)
@@ -256,6 +258,7 @@ class ScribbleMamba(QWidget):
         self.progress.set_note("")
         _layers.clear_predictions(self._viewer, image)
         self._coming = [ENSEMBLE, *config.names]
+        self._run = self._folders = None
         self._predicted.clear()
         self.guide.setPlaces([])
         self.guide.setVerdict(None, ())
@@ -410,6 +413,7 @@ class ScribbleMamba(QWidget):
 
     def _label_folder(self, images: Path, out: Path) -> None:
         self.models.set_told("")
+        self._folders = (images, out)
         try:
             self.session.label(images, out)
         except ValueError as e:
@@ -482,14 +486,19 @@ class ScribbleMamba(QWidget):
             show_info(f"saved to {file}")
 
     def _copy_command(self) -> None:
-        try:
-            command = fit_command(self.settings.value(), self._dataset, Path("run"))
-        except ValueError as e:
-            show_error(str(e))
-            return
+        """The line for what was asked for last: a training, or the labels of a folder."""
+        if self._folders is not None:
+            command = predict_command(self._run or Path("run"), *self._folders)
+            missing = "" if self._run else "\nSave run writes the run that it reads."
+        else:
+            try:
+                command = fit_command(self.settings.value(), self._dataset, Path("run"))
+            except ValueError as e:
+                show_error(str(e))
+                return
+            missing = "" if self._dataset.is_dir() else "\nExport strokes writes the dataset that it reads."
         QApplication.clipboard().setText(command)
-        exported = self._dataset.is_dir()
-        show_info(f"copied: {command}" + ("" if exported else "\nExport strokes writes the dataset that it reads."))
+        show_info(f"copied: {command}{missing}")
 
     def _new_strokes(self) -> None:
         image, _ = self.layers.value()
@@ -785,6 +794,7 @@ class ScribbleMamba(QWidget):
     def _list_run(self, folder: Path) -> None:
         """A run that was saved or loaded is in the list from now on, and chosen."""
         _runs.remember(folder)
+        self._run = folder
         self.models.set_entries(_runs.entries())
         self.models.runs.setValue(folder.resolve())
 

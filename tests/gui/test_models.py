@@ -2,19 +2,21 @@
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+import tyro
 from napari import Viewer
 from napari.utils.notifications import notification_manager
 from PIL import Image as Picture
 from pytestqt.qtbot import QtBot
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QFileDialog
+from qtpy.QtWidgets import QApplication, QFileDialog
 from test_widget import disc_image, docked, messages
 
 from napari_scribblemamba import _layers, _runs
@@ -25,6 +27,7 @@ from napari_scribblemamba._widget import ScribbleMamba
 from trainer import bundled
 from trainer.config import Config
 from trainer.labelling import Step
+from trainer.predict import Predict
 
 pytestmark = pytest.mark.bindings
 
@@ -217,6 +220,10 @@ def test_a_folder_is_labelled_and_what_fails_is_told_at_the_end(
     told = widget.models.told()
     assert told.startswith(f"2 images labelled in {out}\n1 could not be labelled:\nbroken: ")
     assert messages()[said:] == [told]
+    widget._copy_command()
+    words = shlex.split(QApplication.clipboard().text())
+    assert words[:3] == ["python", "-m", "trainer.predict"]
+    assert tyro.cli(Predict, args=words[3:]) == Predict(run=run, images=images, out=out)
 
 
 def test_a_folder_can_be_stopped(
