@@ -43,7 +43,7 @@ class Batch:
 
 def labelling(model: "Model", images: Path, out: Path) -> Generator["Step", None, None]:
     """In the thread. ValueError or OSError where the folder as a whole cannot be used."""
-    from trainer.dataset import find_images
+    from trainer.dataset import find_cases
     from trainer.labelling import label_images
 
-    yield from label_images(model, find_images(images), out)
+    yield from label_images(model, find_cases(images, plain=True), out)

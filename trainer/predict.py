@@ -4,8 +4,8 @@ RUN is a folder that trainer.fit wrote, or bundled:NAME (docs/models.md). FOLDER
 _0001 and so on for further channels), or images of any other names that have all their channels in one file; out come
 CASE.nii.gz and so on: uint8 class ids as in the training dataset, with the geometry of the image. With --dataset
 DATASET instead of --images it is the images of a dataset that are labelled, and the strokes on them help. With
---instances, of a run with the classes background, interior and boundary, each object has a number of its own (uint16). Images that
-cannot be labelled are named at the end.
+--instances, of a run with the classes background, interior and boundary, each object has a number of its own.
+Images that cannot be labelled are named at the end.
 
 Of a run for whole images comes a table: labels.csv (case, class, the probability of each), or landmarks.csv (case,
 landmark, z, y, x in mm from the centre of the first voxel).

@@ -206,8 +206,8 @@ def test_a_folder_is_labelled_and_what_fails_is_told_at_the_end(
     affine = np.diag([2.0, 1.5, 8.0, 1.0])
     stack = np.random.default_rng(0).integers(0, 255, (40, 36, 3), np.uint8)
     nib.save(nib.Nifti1Image(stack, affine), images / "stack.nii.gz")
-    Picture.fromarray(stack[..., 0]).save(images / "slice.png")
-    (images / "broken.png").write_bytes(b"no picture")
+    nib.save(nib.Nifti1Image(stack[..., :1], affine), images / "slice.nii.gz")
+    (images / "broken.nii.gz").write_bytes(b"no image")
     widget, said = loaded(make_napari_viewer(show=True), qtbot, run), len(messages())
     answer(monkeypatch, images, out)
     with qtbot.waitSignal(widget.progress._bar.valueChanged, timeout=60_000):
@@ -215,7 +215,7 @@ def test_a_folder_is_labelled_and_what_fails_is_told_at_the_end(
         assert widget.models._folder.text() == "Stop" and not widget.models._predict.isEnabled()
     done(qtbot, widget)
     qtbot.waitUntil(lambda: bool(widget.models.told()))
-    assert sorted(file.name for file in out.iterdir()) == ["slice.png", "stack.nii.gz"]
+    assert sorted(file.name for file in out.iterdir()) == ["slice.nii.gz", "stack.nii.gz"]
     np.testing.assert_array_equal(nib.load(out / "stack.nii.gz").affine, affine)
     told = widget.models.told()
     assert told.startswith(f"2 images labelled in {out}\n1 could not be labelled:\nbroken: ")
