@@ -69,7 +69,7 @@ def targets_of(cases: Cases, out: Path) -> dict[str, Path]:
     """Case -> its file of labels. ValueError where they would lie among the images, which they could replace."""
     targets = {case: out / f"{case}{strip_ending(files[0])[1]}" for case, files in cases.items()}
     if any(file.parent.resolve() == out.resolve() for files in cases.values() for file in files):
-        raise ValueError(f"{out} holds the images, which labels could replace; choose another folder for the labels")
+        raise ValueError(f"{out} holds the images, which labels could replace; name another folder for the labels")
     return targets
 
 
