@@ -94,7 +94,7 @@ def test_labels_are_cleaned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     drawn[30:36, 30:36] = drawn[4] = 0
     drawn[13, 13] = 1
     np.testing.assert_array_equal(labels("--largest", "--holes"), drawn)
-    with pytest.raises(SystemExit, match="--instances needs a run for the classes"):
+    with pytest.raises(SystemExit, match="objects are told apart by a run with the classes"):
         labels("--instances")
 
 

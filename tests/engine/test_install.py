@@ -44,7 +44,7 @@ def test_without_a_compiler_torch_runs_and_the_doctor_says_so(tmp_path: Path) ->
 def copy_of_the_source(to: Path) -> None:
     """What a source distribution has: a build leaves files beside them."""
     built = shutil.ignore_patterns("__pycache__", "*.so", "*.dll")
-    for name in ("trainer", "napari_scribblemamba", "sample_data"):
+    for name in ("trainer", "napari_scribblemamba", "sample_data", "docs"):
         shutil.copytree(ROOT / name, to / name, ignore=built)
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, to / name)
