@@ -148,7 +148,7 @@ def test_grey_and_colour_of_any_name_give_the_same_objects(tmp_path: Path) -> No
 def test_labels_never_replace_the_images(tmp_path: Path) -> None:
     shutil.copy(ROOT / "sample_data/microscopy/imagesTr/nuclei_0000.png", tmp_path / "a.png")
     done = predicted(tmp_path, tmp_path, "--run", "bundled:nuclei")
-    assert done.returncode == 1 and "name another folder for --out" in done.stderr
+    assert done.returncode == 1 and "name another folder for the labels" in done.stderr
 
 
 def test_an_unknown_model_is_one_line_on_the_command_line(tmp_path: Path) -> None:

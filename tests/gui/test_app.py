@@ -26,13 +26,13 @@ from napari_scribblemamba._tour import HINTS, SAMPLES, TourPanel
 from napari_scribblemamba._widget import ScribbleMamba
 from trainer.config import Config
 
+pytestmark = pytest.mark.bindings
+
 LOOK = """
 import json, sys, time
 from pathlib import Path
 import napari
 from qtpy.QtWidgets import QApplication, QDockWidget
-
-pytestmark = pytest.mark.bindings
 
 def look():
     viewer = napari.current_viewer()
