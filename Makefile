@@ -1,5 +1,5 @@
 # make run    open the app on the cardiac sample; without a display, train on it headless and draw a picture
-# make test   all tests, in a virtual screen
+# make test   all tests, in a virtual screen; those of the window on PyQt6 and on PySide6
 # make lint   ruff and typos
 
 PYTHON ?= python3
@@ -9,6 +9,8 @@ TORCH_INDEX ?=
 # what Qt's xcb platform and a virtual screen need on Debian and Ubuntu
 SYSTEM := xvfb xauth libgl1 libegl1 libxkbcommon-x11-0 libxcb-cursor0 libxcb-icccm4 libxcb-keysyms1 \
 	libxcb-shape0 libglib2.0-0 libdbus-1-3 libfontconfig1
+
+SCREEN := QT_QPA_PLATFORM=xcb xvfb-run -a -s "-screen 0 1400x1000x24"
 
 .PHONY: run demo test lint picture system clean
 
@@ -28,7 +30,8 @@ demo: .venv/installed
 	@echo "the picture is runs/demo/picture.png"
 
 test: system .venv/installed
-	QT_API=pyqt6 QT_QPA_PLATFORM=xcb xvfb-run -a -s "-screen 0 1400x1000x24" $(BIN)/python -m pytest
+	QT_API=pyqt6 $(SCREEN) $(BIN)/python -m pytest
+	QT_API=pyside6 $(SCREEN) $(BIN)/python -m pytest tests/gui -m bindings
 
 lint: .venv/installed
 	$(BIN)/ruff check .

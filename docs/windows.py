@@ -42,6 +42,7 @@ def take(sample: str, options: Options) -> None:
     viewer = napari.Viewer(title="ScribbleMamba", show=True)
     viewer.window.resize(*SIZE)
     _, widget = viewer.window.add_plugin_dock_widget(PLUGIN)
+    widget.tour.setValue(None)
     viewer.open_sample(PLUGIN, sample)
     wait(2)
     viewer.reset_view()

@@ -1,4 +1,5 @@
-"""The desktop app: `scribblemamba` opens napari with the panel docked, `--sample cardiac` with an image and strokes."""
+"""The desktop app: `scribblemamba [IMAGE|PROJECT|RUN]` opens napari with the panel docked, `--sample cardiac` with an
+image and strokes."""
 
 import gc
 from contextlib import suppress
@@ -22,7 +23,8 @@ def open_app(
     """Draw a few strokes on an image, press Train, and watch three networks learn to segment it.
 
     Args:
-        images: Files for napari to open.
+        images: Images for napari to open; folders of projects, datasets and DICOM series; a run folder, whose model is
+            taken up.
         sample: A generated image to try it on, with its strokes.
     """
     import napari  # here: --help should not take seconds
@@ -45,13 +47,17 @@ def open_window(
     from qtpy.QtCore import QTimer
 
     from napari_scribblemamba._readers import plugin_for
+    from napari_scribblemamba._runs import is_run
 
     viewer = napari.Viewer(title="ScribbleMamba", show_welcome_screen=not images and sample is None)
     _, widget = viewer.window.add_plugin_dock_widget(PLUGIN)
     if get_settings().application.window_size is None:  # the first start; later ones find the window as it was left
         viewer.window.resize(1300, 900)
     for path in images:
-        viewer.open(str(path), plugin=plugin_for(path))
+        if is_run(path):
+            widget.session.load(path)
+        else:
+            viewer.open(str(path), plugin=plugin_for(path))
     if sample is not None:
         viewer.open_sample(PLUGIN, sample)
     QTimer.singleShot(200, viewer.reset_view)  # the image in full, once the docks have found their sizes

@@ -9,6 +9,8 @@ TITLES = {
     "training": "Training on strokes",
     "paused": "Training, paused",
     "predicting": "Predicting",
+    "labelling": "Labelling a folder",
+    "exporting": "Exporting the model",
 }
 EVERY = 500  # ms between two looks; what is done by the first needs no bar
 TOTAL = 100

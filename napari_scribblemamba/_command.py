@@ -1,4 +1,4 @@
-"""The command line that trains as the window would: python -m trainer.fit with what differs from the preset."""
+"""Command lines that do what was clicked: trainer.fit with what differs from the preset, trainer.predict."""
 
 import shlex
 from dataclasses import fields
@@ -14,6 +14,13 @@ def fit_command(config: Config, dataset: Path, out: Path) -> str:
     changed = set(differences(PRESETS[preset], config))
     flags = [word for f in fields(Config) if f.name in changed for word in flag(f.name, getattr(config, f.name))]
     return shlex.join(["python", "-m", "trainer.fit", str(dataset), "--out", str(out), "--preset", preset, *flags])
+
+
+def predict_command(run: Path, images: Path, out: Path) -> str:
+    """For a shell; what Predict folder does with a saved run."""
+    return shlex.join(
+        ["python", "-m", "trainer.predict", "--run", str(run), "--images", str(images), "--out", str(out)]
+    )
 
 
 def flag(name: str, value: object) -> list[str]:

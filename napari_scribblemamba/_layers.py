@@ -28,6 +28,7 @@ BACKGROUND = "#7d8590"
 # Okabe and Ito, Color universal design (2008), the dark blue last: it is hard to see on dark images
 DISAGREEMENT = "#ff4fd8"  # pink: no class has it
 BOX = "#ffd500"  # of its rectangle
+MOST_CLASSES = 64  # that dense labels are read as; more are numbered objects
 OUTLINE = 1  # pixels of a contour
 OKABE_ITO = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#cc79a7", "#d55e00", "#0072b2")
 
@@ -71,6 +72,36 @@ def new_scribble_layer(viewer: ViewerModel, image: Image, brushes: Sequence[Brus
     viewer.layers.selection.active = strokes
     start_painting(strokes, label=2)
     return strokes
+
+
+def strokes_from_labels(viewer: ViewerModel, image: Image, labels: Labels, objects: bool = False) -> Labels:
+    """Dense labels as a layer of strokes in which every pixel is drawn: each value is a class, the lowest (mostly 0)
+    the background; or, with `objects`, each value but 0 is an object, and the classes are interior and boundary.
+
+    ValueError where they are of another shape, or of more classes than there can be.
+    """
+    values = np.asarray(labels.data)
+    if values.shape != image_space(image):
+        shapes = f"{values.shape}, the image '{image.name}' {image_space(image)}"
+        raise ValueError(f"'{labels.name}' has shape {shapes}; choose the labels of this image")
+    if objects:
+        from trainer.instances import CLASSES, to_boundary_classes  # with scipy and skimage
+
+        names, classes = CLASSES, to_boundary_classes(values)
+    else:
+        found, classes = np.unique(values, return_inverse=True)
+        if len(found) > MOST_CLASSES:
+            raise ValueError(f"'{labels.name}' has {len(found)} values, too many for classes; take them as objects")
+        names = ("background", *(f"label {value}" for value in found[1:]))
+    dense = Labels(
+        (classes.reshape(values.shape) + 1).astype(np.uint8),
+        name=f"{labels.name} as {'objects' if objects else 'classes'}",
+        metadata={**_orientation(image), KEY: {"of": image.unique_id}},
+        **geometry_of(image),
+    )
+    set_brushes(dense, default_brushes(names))
+    viewer.layers.append(dense)
+    return dense
 
 
 def start_painting(strokes: Labels, label: int) -> None:

@@ -1,11 +1,12 @@
 """Which image to segment and which strokes to learn from: two choices among the viewer's layers."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from napari.components import LayerList
 from napari.layers import Image, Labels, Layer
 from qtpy.QtCore import QSignalBlocker, Signal
-from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QLabel, QPushButton, QWidget
+from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QLabel, QMenu, QPushButton, QWidget
 
 from napari_scribblemamba._layers import KEY, belong, home_of, is_scribble_layer, is_source_image
 
@@ -55,6 +56,7 @@ class LayersPanel(QWidget):
 
     valueChanged = Signal()
     newRequested = Signal()
+    denseRequested = Signal(object, bool)  # a Labels layer, whether its values are objects
     refused = Signal(str)
 
     def __init__(self, layers: LayerList) -> None:
@@ -70,6 +72,14 @@ class LayersPanel(QWidget):
         self._new.setToolTip("A new, empty layer to draw strokes on, over the chosen image")
         self._new.clicked.connect(self.newRequested)
 
+        self._dense = QPushButton("From…")
+        self._dense.setToolTip(
+            "Take a layer of dense labels, in which every pixel is labelled and 0 is the background, as strokes:\n"
+            "what the presets for densely painted labels learn from"
+        )
+        self._menu = QMenu(self)
+        self._dense.clicked.connect(self._offer_dense)
+
         self._join = QPushButton("Join")
         self._join.setToolTip(
             "Take the image layers that are selected in napari's layer list together, as channels of one image.\n"
@@ -84,7 +94,7 @@ class LayersPanel(QWidget):
         form.setContentsMargins(0, 0, 0, 0)
         form.addRow("Image", _row(self._image, self._join))
         form.addRow(self._joined)
-        form.addRow("Strokes", _row(self._strokes, self._new))
+        form.addRow("Strokes", _row(self._strokes, self._new, self._dense))
 
         self._image.valueChanged.connect(self._on_image_changed)
         self._strokes.valueChanged.connect(self.valueChanged)
@@ -112,6 +122,17 @@ class LayersPanel(QWidget):
         self._joined.setVisible(bool(names))
         self._join.setText("Part" if names else "Join")
 
+    def _offer_dense(self) -> None:
+        """A menu of the layers that could be dense labels of the chosen image."""
+        self._menu.clear()
+        for layer in self._where(lambda layer: is_scribble_layer(layer) and belong(layer, self._image.value())):
+            for objects, words in ((False, "values are classes"), (True, "values are objects")):
+                self._menu.addAction(f"{layer.name}: {words}", partial(self.denseRequested.emit, layer, objects))
+        if self._menu.isEmpty():
+            self.refused.emit("no layer of labels has the shape of the image; open its labels first")
+        else:
+            self._menu.popup(self._dense.mapToGlobal(self._dense.rect().bottomLeft()))
+
     def _on_join(self) -> None:
         """Join the selected images to the chosen one; or part what was joined."""
         if self._channels:
@@ -136,6 +157,7 @@ class LayersPanel(QWidget):
         self._image.setLayers(images, images[-1] if images else None)
         self._strokes.setLayers(strokes, self._newest_strokes())
         self._new.setEnabled(self._image.value() is not None)
+        self._dense.setVisible(self._image.value() is not None and self._strokes.count() > 0)
         self._join.setVisible(self._image.count() > 1)
         if not all(channel in self._layers for channel in self._channels):
             self.set_channels(())
@@ -159,8 +181,9 @@ class LayersPanel(QWidget):
         return [layer for layer in self._layers if accept(layer)]
 
 
-def _row(wide: QWidget, narrow: QWidget) -> QHBoxLayout:
+def _row(wide: QWidget, *narrow: QWidget) -> QHBoxLayout:
     row = QHBoxLayout()
     row.addWidget(wide, 1)
-    row.addWidget(narrow)
+    for widget in narrow:
+        row.addWidget(widget)
     return row

@@ -26,6 +26,8 @@ HEADLINES = {
     "predicting": "Predicting",
     "saving": "Saving",
     "loading": "Loading",
+    "labelling": "Labelling the folder",
+    "exporting": "Exporting the model",
 }
 SMOOTHING = 0.9  # of the exponential average that is drawn; single steps jump too much to be read
 
@@ -90,7 +92,7 @@ class ProgressPanel(QWidget):
         before, self._state = self._state, state
         self._headline.setText(HEADLINES[state])
         self.redraw()
-        if state in ("training", "loading", "saving"):
+        if state in ("training", "loading", "saving", "labelling", "exporting"):
             self._bar.setRange(0, 0)
         elif before != state == "idle":
             self._headline.setText("Done")

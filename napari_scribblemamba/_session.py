@@ -18,16 +18,19 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import numpy as np
 from psygnal import Signal
 
+from napari_scribblemamba._batch import Batch, labelling
 from napari_scribblemamba._guide import Guidance, Guide
+from napari_scribblemamba._model_export import exporting
 from trainer.dataset import plane_of
 from trainer.stack import Stack
 
 if TYPE_CHECKING:
     from trainer import Config, Model, Progress, Run, Sample
+    from trainer.labelling import Step
     from trainer.stack import Part
 
 Result = TypeVar("Result")
-State = Literal["idle", "training", "paused", "predicting", "saving", "loading"]
+State = Literal["idle", "training", "paused", "predicting", "saving", "loading", "labelling", "exporting"]
 LOOK_EVERY = 0.5  # seconds between two predictions while training
 LOOK_SHARE = 0.2  # of the time, at most, goes into looking instead of learning
 PROPAGATED = "propagated strokes"
@@ -113,6 +116,9 @@ class Session:
     settled = Signal(str)  # what the training runs on, for people
     measured = Signal(object, float)  # Config, seconds that a training with it takes here
     saved = Signal(object)  # Path
+    loaded = Signal(object)  # Path of the run that the model at hand came from
+    stepped = Signal(float)  # how much of a folder is labelled, or of a model exported
+    labelled = Signal(object)  # Batch, whether it went to its end or was stopped
     failed = Signal(Exception)
 
     def __init__(
@@ -135,6 +141,7 @@ class Session:
         self._teachers: dict[str, np.ndarray] = {}  # sample name -> its propagated strokes (K, *space)
         self._parts: dict[str, Part | None] = {}  # sample name -> where in its stack these are
         self._guide = Guide()  # of the images that are trained on
+        self._batch: Batch | None = None  # the folder that is being labelled
         self._told = False  # what the run has settled on
         self._generation = 0
         self._run_in_background, self._make_run, self._load_model = run_in_background, make_run, load_model
@@ -164,7 +171,7 @@ class Session:
         self._samples, self._told = list(samples), False
         self._guide = Guide(held)
         training = Training()
-        self._begin("training", self._learning(training, samples, classes, config, start), done, training)
+        self._begin("training", self._learning(training, samples, classes, config, start), done, training=training)
 
     def pause(self) -> None:
         """Let the training wait after the current step, clock and all, until `resume` or `stop`."""
@@ -209,8 +216,8 @@ class Session:
         )
 
     def stop(self) -> None:
-        """End the training, its model stays; or end the prediction. Idle at once: the thread ends on its own."""
-        if self.state not in ("training", "paused", "predicting"):
+        """End the training, its model stays; or end what else can be. Idle at once: the thread ends on its own."""
+        if self.state not in ("training", "paused", "predicting", "labelling", "exporting"):
             return
         self._generation += 1
         training, self._training, self._waiting = self._training, None, None
@@ -220,6 +227,7 @@ class Session:
         self._set_state("idle")
         if training is not None and (model := training.learnt) is not None:
             self._set_model(model)
+        self._tell_batch()
 
     def predict(self, samples: Sequence[Sample], probabilities: str | None = None) -> None:
         """Every slice of the samples, the nearest to the visible one first; with the probabilities of one network.
@@ -227,9 +235,8 @@ class Session:
         Of a sample that is a part of a stack too large for memory, the slices of the part and the visible one, and of
         these the box of the part.
         """
-        if self.model is None:
-            raise ValueError("there is no model yet; train one or load a run")
-        events = self._predicting(self.model, samples, self._generation + 1, probabilities)
+        model = self._model_at_hand()
+        events = self._predicting(model, samples, self._generation + 1, probabilities)
         self._begin("predicting", events, lambda _: self._finish())
 
     def look(self) -> None:
@@ -238,6 +245,32 @@ class Session:
         if self.state == "idle" and self.model is not None and seen:
             events = self._looking(self.model, seen[0], self.visible[1])
             self._begin("predicting", events, lambda _: self._finish())
+
+    def label(self, images: Path, out: Path) -> None:
+        """Every image of a folder; how far it is arrives as `stepped`, what became of them as `labelled`."""
+        events = self._while_current(labelling(self._model_at_hand(), images, out))
+        self._check_free()
+        self._batch = batch = Batch(out)
+
+        def take(step: Step) -> None:
+            batch.take(step)
+            self.stepped.emit(step.fraction)
+
+        def done(_: None) -> None:
+            self._finish()
+            self._tell_batch()
+
+        self._begin("labelling", events, done, take)
+
+    def export_model(self, folder: Path, form: str) -> None:
+        """Write the model for other programs, "onnx" or "bioimageio"; see `saved` and `failed`."""
+        events = self._while_current(exporting(self._model_at_hand(), folder, form))
+
+        def done(_: None) -> None:
+            self._finish()
+            self.saved.emit(folder)
+
+        self._begin("exporting", events, done, self.stepped.emit)
 
     def save(self, folder: Path) -> None:
         """Write the model as a run folder."""
@@ -263,6 +296,7 @@ class Session:
             self._finish()
             self._teachers, self._parts = {}, {}
             self._set_model(model)
+            self.loaded.emit(folder)
 
         self._begin("loading", _once(lambda: self._load_model(folder)), done)
 
@@ -368,9 +402,29 @@ class Session:
 
         self._begin("saving", _once(lambda: write(folder)), done)
 
-    def _begin(self, state: State, events: Generator, done: Callable, training: Training | None = None) -> None:
+    def _model_at_hand(self) -> Model:
+        if self.model is None:
+            raise ValueError("there is no model yet; train one or load a run")
+        return self.model
+
+    def _check_free(self) -> None:
         if self.state not in ("idle", "predicting"):
             raise ValueError(f"still {self.state}; wait until it is done")
+
+    def _while_current(self, events: Iterator[Result]) -> Iterator[Result]:
+        """In the thread: the same events, until the person has stopped this or begun something else."""
+        generation = self._generation + 1  # that of the work which is about to begin
+        return itertools.takewhile(lambda _: generation == self._generation, events)
+
+    def _begin(
+        self,
+        state: State,
+        events: Iterator,
+        done: Callable,
+        on_event: Callable[[object], None] | None = None,
+        training: Training | None = None,
+    ) -> None:
+        self._check_free()
         self._generation += 1
         generation, self._training = self._generation, training
 
@@ -387,7 +441,10 @@ class Session:
 
         def begin() -> None:
             self._run_in_background(
-                events, on_event=current(self._on_event), on_done=last(done), on_error=last(self._on_error)
+                events,
+                on_event=current(on_event or self._on_event),
+                on_done=last(done),
+                on_error=last(self._on_error),
             )
 
         self._set_state(state)
@@ -419,7 +476,13 @@ class Session:
         self._finish()
         if learnt is not None:
             self._set_model(learnt)
+        self._batch = None  # the folder as a whole cannot be used
         self.failed.emit(error)
+
+    def _tell_batch(self) -> None:
+        batch, self._batch = self._batch, None
+        if batch is not None:
+            self.labelled.emit(batch)
 
     def _finish(self) -> None:
         training, self._training = self._training, None

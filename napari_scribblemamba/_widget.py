@@ -15,26 +15,38 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from napari.layers import Image, Labels
-from napari.utils.notifications import notification_manager, show_error, show_info
+from napari.utils.notifications import notification_manager, show_error, show_info, show_warning
 from napari.viewer import Viewer
 from qtpy.QtCore import QEvent, QSize, Qt, QTimer
 from qtpy.QtGui import QShowEvent
-from qtpy.QtWidgets import QApplication, QFrame, QGroupBox, QMainWindow, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QApplication,
+    QFrame,
+    QGroupBox,
+    QHBoxLayout,
+    QMainWindow,
+    QPushButton,
+    QScrollArea,
+    QVBoxLayout,
+    QWidget,
+)
 from superqt.utils import qdebounced, qthrottled
 
-from napari_scribblemamba import _layers, _recovery
+from napari_scribblemamba import _layers, _recovery, _runs
 from napari_scribblemamba._activity import Activity
+from napari_scribblemamba._batch import Batch
 from napari_scribblemamba._box import Box
 from napari_scribblemamba._box_layer import BoxLayer
 from napari_scribblemamba._box_panel import BoxPanel
 from napari_scribblemamba._class_table import read_classes, write_classes
 from napari_scribblemamba._classes_panel import ClassesPanel
-from napari_scribblemamba._command import fit_command
+from napari_scribblemamba._command import fit_command, predict_command
 from napari_scribblemamba._drawing import Drawing
 from napari_scribblemamba._folded import Folded
 from napari_scribblemamba._frames import Frames
 from napari_scribblemamba._guide import Guidance, held_out, is_undrawn
 from napari_scribblemamba._guide_panel import GuidePanel
+from napari_scribblemamba._help import Help
 from napari_scribblemamba._images import Images
 from napari_scribblemamba._images_panel import ImagesPanel
 from napari_scribblemamba._keys import (
@@ -62,6 +74,7 @@ from napari_scribblemamba._results_panel import ResultsPanel
 from napari_scribblemamba._session import Prediction, Session, rehearsal
 from napari_scribblemamba._settings_panel import SettingsPanel
 from napari_scribblemamba._slices_panel import SlicesPanel
+from napari_scribblemamba._tour import HINTS, TourPanel
 from napari_scribblemamba._training_panel import TrainingPanel
 from napari_scribblemamba._view_panel import ENSEMBLE, ViewPanel
 from napari_scribblemamba._worker import EngineError, run_in_background
@@ -81,6 +94,8 @@ LOOK = 150  # ms that a slice is in view before it is predicted
 REFRESH = 500  # ms between two refreshes of the prediction layers
 ARRIVAL = 100  # ms between two new prediction layers: each makes the window wait
 WIDTH = 340  # pixels
+FRAMED = "QGroupBox { border: 2px solid #2f8fd0; }"
+LINK = "QPushButton { border: 0; padding: 2px 6px; background: transparent; color: #5fb0e6; }"
 GUIDE = "Scribble here next"
 COACHED = 2**26  # voxels of a sample, at most, whose strokes the coach looks at
 UNITS = ((86_400, "days"), (3600, "hours"), (60, "minutes"), (1, "seconds"))
@@ -99,11 +114,14 @@ class ScribbleMamba(QWidget):
         self._names: tuple[str, ...] = ()  # of the classes in the predictions
         self._predicted: set[tuple[str, int | None]] = set()  # (sample, slice) that can be accepted
         self._dataset = Path("Dataset001_strokes")  # where strokes were exported last
+        self._run: Path | None = None  # folder of the model at hand, where it is saved
+        self._folders: tuple[Path, Path] | None = None  # images and labels, where that was the last thing asked for
         self._coming: list[tuple[str, Image]] = []  # networks and images whose layers are to be made
         self._arrivals = QTimer(self)
         self._arrivals.setInterval(ARRIVAL)
         self._sure_of = 0  # class whose probability is shown where it was asked for
         self._mode = "paint"  # of the strokes that were in hand before
+        self._help: Help | None = None
         self._warm = self._judged = self._coaching = self._coach_again = False
         self._refresh = qthrottled(self._refresh_predictions, timeout=REFRESH, leading=True)
         self._listing = QTimer(self)  # goes with this widget, which the recorder may outlive
@@ -127,6 +145,9 @@ class ScribbleMamba(QWidget):
         self.models = ModelsPanel()
         self.activity = Activity(self._stop)
         self.training = TrainingPanel()
+        self.tour = TourPanel()
+        self._tour_button = _link("Tour", "Five hints, to begin with")
+        self._help_button = _link("Help", "The manual, in a window of its own")
         self.button = self.training.button
         self.drawing, self.keys = Drawing(napari_viewer), Keys(napari_viewer.layers)
         self.recorder = Recorder(napari_viewer)
@@ -138,6 +159,8 @@ class ScribbleMamba(QWidget):
         self._on_layers_changed()
         self._on_state("idle")
         self._offer_recovered()
+        self.models.set_entries(_runs.entries())
+        self.tour.offer()
 
     def _lay_out(self) -> None:
         content = QWidget()
@@ -147,21 +170,33 @@ class ScribbleMamba(QWidget):
         self._list_line = Folded("Images", self.list, unfolded=True)
         self._replay_line = Folded("Replay", self.replay)
         drawn = (self.layers, self._list_line, self.slices, self.project, self._replay_line)
-        column.addWidget(_group("Image and strokes", *drawn))
-        column.addWidget(_group("Classes", self.classes))
-        column.addWidget(_group("Training", self.settings, self.box, self.training))
         self._guide_line = Folded(GUIDE, self.guide)
-        column.addWidget(_group("Progress", self.progress, self.view, self._guide_line))
-        column.addWidget(_group("Results", self.results))
-        column.addWidget(_group("Model", self.models))
+        groups = (
+            _group("Image and strokes", *drawn),
+            _group("Classes", self.classes),
+            _group("Training", self.settings, self.box, self.training),
+            _group("Progress", self.progress, self.view, self._guide_line),
+            _group("Results", self.results),
+            _group("Model", self.models),
+        )
+        self._groups = {group.title(): group for group in groups}
+        for group in groups:
+            column.addWidget(group)
         column.addStretch(1)
-        scroll = QScrollArea()
+        self._scroll = scroll = QScrollArea()
         scroll.setWidget(content)
         scroll.setWidgetResizable(True)
         scroll.setFrameShape(QFrame.Shape.NoFrame)
         scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
+        outer.setSpacing(2)
+        top = QHBoxLayout()
+        top.addStretch(1)
+        top.addWidget(self._tour_button)
+        top.addWidget(self._help_button)
+        outer.addLayout(top)
+        outer.addWidget(self.tour)
         outer.addWidget(scroll)
         self.setMinimumWidth(WIDTH)
 
@@ -169,6 +204,7 @@ class ScribbleMamba(QWidget):
         session = self.session
         self.layers.valueChanged.connect(self._on_layers_changed)
         self.layers.newRequested.connect(self._new_strokes)
+        self.layers.denseRequested.connect(self._take_dense)
         self.classes.valueChanged.connect(self._on_classes_changed)
         self.classes.currentChanged.connect(self._take_brush)
         self.classes.renumbered.connect(lambda numbers: self._renumber(numbers, self.classes.current()))
@@ -215,10 +251,17 @@ class ScribbleMamba(QWidget):
         self.models.saveRequested.connect(session.save)
         self.models.loadRequested.connect(session.load)
         self.models.exportRequested.connect(self._export)
+        self.models.folderRequested.connect(self._label_folder)
+        self.models.modelExportRequested.connect(self._export_model)
+        self.models.runs.forgetRequested.connect(self._forget_run)
         self.results.acceptRequested.connect(self._accept)
         self.results.objectsRequested.connect(self._find_objects)
         self.results.tableRequested.connect(self._save_table)
         self.results.copyRequested.connect(self._copy_command)
+        self.tour.valueChanged.connect(self._show_hint)
+        self.tour.sampleRequested.connect(self._open_sample)
+        self._tour_button.clicked.connect(lambda: self.tour.setValue(0))
+        self._help_button.clicked.connect(self._open_help)
         session.state_changed.connect(self._on_state)
         session.progressed.connect(self._on_progress)
         session.settled.connect(self._on_settled)
@@ -228,6 +271,9 @@ class ScribbleMamba(QWidget):
         session.guided.connect(self._on_guided)
         session.model_changed.connect(self._on_model)
         session.saved.connect(self._on_saved)
+        session.loaded.connect(self._list_run)
+        session.stepped.connect(self._on_stepped)
+        session.labelled.connect(self._on_labelled)
         session.failed.connect(self._on_failed)
         self._viewer.dims.events.point.connect(self._on_dims)
         # the window may delete this widget, or only take it out of its dock (see `event`); no reference to self here
@@ -274,6 +320,7 @@ class ScribbleMamba(QWidget):
         self._boxes = {image.name: _layers.box_of(image) for image in images}
         self.progress.setValue([])
         self.progress.set_shown("")
+        self._run = self._folders = None
         self.progress.set_note(note)
         for image in images:
             _layers.clear_predictions(self._viewer, image)
@@ -457,6 +504,51 @@ class ScribbleMamba(QWidget):
         self._dataset = folder
         self.session.export(folder, samples, self._class_names())
 
+    def _show_hint(self) -> None:
+        """Frame the part of the panel that the hint is about."""
+        index = self.tour.value()
+        chosen = None if index is None else self._groups[HINTS[index].group]
+        for group in self._groups.values():
+            group.setStyleSheet(FRAMED if group is chosen else "")
+        if chosen is not None:
+            self._scroll.ensureWidgetVisible(chosen)
+
+    def _open_sample(self, name: str) -> None:
+        try:
+            self._viewer.open_sample("napari-scribblemamba", name)
+        except (ValueError, OSError) as e:
+            show_error(str(e))
+            return
+        self._viewer.reset_view()
+
+    def _open_help(self) -> None:
+        """The manual; the same window where it is open already."""
+        try:
+            self._help = self._help or Help(self)
+        except OSError as e:
+            show_error(str(e))
+            return
+        self._help.show()
+        self._help.raise_()
+
+    def _label_folder(self, images: Path, out: Path) -> None:
+        self.models.set_told("")
+        self._folders = (images, out)
+        try:
+            self.session.label(images, out)
+        except ValueError as e:
+            show_error(str(e))
+
+    def _export_model(self, folder: Path, form: str) -> None:
+        try:
+            self.session.export_model(folder, form)
+        except ValueError as e:
+            show_error(str(e))
+
+    def _forget_run(self, folder: Path) -> None:
+        _runs.forget(folder)
+        self.models.set_entries(_runs.entries())
+
     def _accept(self) -> None:
         """The ensemble's prediction of the slice in view becomes strokes, to be corrected."""
         try:
@@ -520,15 +612,20 @@ class ScribbleMamba(QWidget):
             show_info(f"saved to {file}")
 
     def _copy_command(self) -> None:
-        try:
-            command = fit_command(self.settings.value(), self._dataset, Path("run"))
-        except ValueError as e:
-            show_error(str(e))
-            return
+        """The line for what was asked for last: a training, or the labels of a folder."""
+        if self._folders is not None:
+            command = predict_command(self._run or Path("run"), *self._folders)
+            missing = "" if self._run else "\nSave run writes the run that it reads."
+        else:
+            try:
+                command = fit_command(self.settings.value(), self._dataset, Path("run"))
+            except ValueError as e:
+                show_error(str(e))
+                return
+            cut = ", cut to the box" if self.box.value() is not None else ""
+            missing = "" if self._dataset.is_dir() else f"\nExport strokes writes the dataset that it reads{cut}."
         QApplication.clipboard().setText(command)
-        cut = ", cut to the box" if self.box.value() is not None else ""
-        words = "" if self._dataset.is_dir() else f"\nExport strokes writes the dataset that it reads{cut}."
-        show_info(f"copied: {command}{words}")
+        show_info(f"copied: {command}{missing}")
 
     def _new_strokes(self) -> None:
         image, _ = self.layers.value()
@@ -631,6 +728,16 @@ class ScribbleMamba(QWidget):
         image, _ = self.layers.value()
         if image is not None:
             self.recorder.keep_settings(image)
+
+    def _take_dense(self, labels: Labels, objects: bool) -> None:
+        image, _ = self.layers.value()
+        try:
+            strokes = _layers.strokes_from_labels(self._viewer, image, labels, objects)
+        except ValueError as e:
+            show_error(str(e))
+            return
+        self.layers.setValue((image, strokes))
+        labels.visible = False  # they lie under the strokes now
 
     def _save_project(self, folder: Path) -> None:
         try:
@@ -925,13 +1032,32 @@ class ScribbleMamba(QWidget):
 
     def _on_saved(self, folder: Path) -> None:
         show_info(f"saved to {folder}")
+        if _runs.is_run(folder):  # and not strokes, or a model for other programs
+            self._list_run(folder)
+
+    def _list_run(self, folder: Path) -> None:
+        """A run that was saved or loaded is in the list from now on, and chosen."""
+        _runs.remember(folder)
+        self._run = folder
+        self.models.set_entries(_runs.entries())
+        self.models.runs.setValue(folder.resolve())
+
+    def _on_stepped(self, fraction: float) -> None:
+        self.progress.set_fraction(fraction)
+        self.activity.set_fraction(fraction)
+
+    def _on_labelled(self, batch: Batch) -> None:
+        self.models.set_told(batch.summary())
+        for case, error in batch.errors.items():
+            log.warning("%s could not be labelled: %s", case, error)
+        (show_warning if batch.errors else show_info)(batch.summary())
 
     def _on_failed(self, error: Exception) -> None:
         """A message that says what to do; for what nobody foresaw, napari's own with its traceback."""
         if isinstance(error, EngineError):
             log.error("the engine failed", exc_info=error)
             show_error(_explain(error))
-        elif isinstance(error, (ValueError, OSError, ArithmeticError)):
+        elif isinstance(error, (ValueError, OSError, ArithmeticError, ImportError)):
             show_error(str(error))
         else:
             notification_manager.receive_error(type(error), error, error.__traceback__)
@@ -1045,6 +1171,15 @@ def _group(title: str, *widgets: QWidget) -> QGroupBox:
     for widget in widgets:
         layout.addWidget(widget)
     return group
+
+
+def _link(text: str, tip: str) -> QPushButton:
+    button = QPushButton(text)
+    button.setToolTip(tip)
+    button.setFlat(True)
+    button.setStyleSheet(LINK)
+    button.setCursor(Qt.CursorShape.PointingHandCursor)
+    return button
 
 
 def spoken(seconds: float) -> str:

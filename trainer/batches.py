@@ -27,8 +27,10 @@ POINTS = 10_000  # drawn voxels of a class and item that patches are put around
 
 
 def normalise(image: np.ndarray, config: Config) -> np.ndarray:
-    """Raw intensities (C, *space) -> float32 that networks like; statistics per channel, over the whole image."""
-    how, inside = config.normalisation, content(image) if config.masked else None
+    """Raw intensities (C, *space) -> float32 that networks like, of the channels that they see; statistics per channel,
+    over the whole image."""
+    image, how = seen(image, config), config.normalisation
+    inside = content(image) if config.masked else None
     if how == "planned":
         known = zip(image, config.intensities, strict=True)
         return np.stack([planned(channel, numbers, inside) for channel, numbers in known])
@@ -38,6 +40,11 @@ def normalise(image: np.ndarray, config: Config) -> np.ndarray:
         stack = image if image.ndim == 4 else image[:, None]
         image = contrast(stack).reshape(image.shape)
     return np.stack([standard(channel, inside) for channel in image])
+
+
+def seen(image: np.ndarray, config: Config) -> np.ndarray:
+    """The channels that networks see: (C, *space) -> the same, or (1, *space)."""
+    return image.mean(0, keepdims=True) if config.colours == "mean" else image
 
 
 def content(image: np.ndarray) -> np.ndarray:
@@ -55,6 +62,7 @@ def normalise_like(image: np.ndarray, like: np.ndarray, config: Config) -> np.nd
 
     Each way to normalise takes grey values along a curve, which that of `like` shows; masked, of what is inside.
     """
+    image, like = seen(image, config), seen(like, config)
     known = like[:, content(like)] if config.masked else like
     curves = zip(image, known, normalise(known, config), strict=True)
     scaled = np.stack([np.interp(channel, *curve(*values)).astype(np.float32) for channel, *values in curves])

@@ -85,6 +85,8 @@ class Config:
     """Views per step; 0, where a patch or intensities are planned: as planned, on a processor two."""
     spacing: tuple[float, ...] | None = None
     """mm per voxel, one an axis of the patch, that every image is brought to first; none: each stays as it is."""
+    colours: Literal["apart", "mean"] = "apart"
+    """Channels of an image: each seen by itself; or their mean, so that one run reads grey and colour images alike."""
     normalisation: Literal["equalised", "percentile", "zscore", "planned"] = "equalised"
     """Intensities: mean of logarithm and equalised histogram; or 99th percentile to 1; or mean 0, deviation 1; or as
     the plan says, by the image or, for CT, by all images."""

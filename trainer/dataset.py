@@ -33,6 +33,7 @@ import numpy as np
 from trainer.config import Task
 from trainer.formats import (
     FORMATS,
+    case_of,
     check_same_grid,
     compare_affines,
     is_image,
@@ -231,10 +232,11 @@ def read_header(folder: Path) -> Header:
     return Header(classes, channels, ignore, ending, content.get("numTraining"), task, instances)
 
 
-def find_cases(folder: Path, ending: str | None = None) -> dict[str, list[Path]]:
+def find_cases(folder: Path, ending: str | None = None, plain: bool = False) -> dict[str, list[Path]]:
     """CASE -> its channel files CASE_0000, CASE_0001, ... in this order; only files that end so, if `ending` is given.
 
-    Files of other kinds (spacing JSONs, hidden files) are passed over.
+    plain: where no file has such a number, each is a case by itself, as pictures from elsewhere are. Files of other
+    kinds (spacing JSONs, hidden files) are passed over.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -245,6 +247,8 @@ def find_cases(folder: Path, ending: str | None = None) -> dict[str, list[Path]]
         raise FileNotFoundError(f"no images in {folder}; expected files like CASE_0000{ending or '.nii.gz'}")
     if len(endings) > 1:
         raise ValueError(f"{folder} mixes {' and '.join(sorted(endings))} files; keep images of one kind")
+    if plain and all(case_of(file) == strip_ending(file)[0] for file in files):
+        return {case_of(file): [file] for file in files}
     cases: dict[str, list[Path]] = {}
     for file in files:
         cases.setdefault(split_channel(file)[0], []).append(file)

@@ -37,7 +37,7 @@ class Export:
     """Write the networks of a run in a form that other programs read."""
 
     run: Path
-    """Folder that trainer.fit wrote."""
+    """Folder that trainer.fit wrote, or bundled:NAME."""
     out: Path
     """Folder for the exported networks."""
     to: Literal["onnx", "bioimageio"] = "onnx"

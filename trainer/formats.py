@@ -74,7 +74,8 @@ def write_labels(file: Path, labels: np.ndarray, like: Path, dtype: type = np.ui
     """Class ids (*space) as uint8, or instances as uint16, with the geometry (affine, or the JSON of the spacing) of
     the image file `like`.
 
-    The file appears whole or not at all; what was there before is replaced.
+    dtype: uint8, or for the ids of instances uint16. The file appears whole or not at all; what was there before is
+    replaced.
     """
     file, like = Path(file), Path(like)
     kind = format_of(like)
@@ -163,6 +164,11 @@ def strip_ending(path: Path) -> tuple[str, str]:
     raise ValueError(f"{path}: unknown file ending; use {', '.join(FORMATS)}")
 
 
+def case_of(file: Path) -> str:
+    """The name of an image's case: "CASE" of CASE_0001.png, and of CASE.png that is its only file."""
+    return re.sub(r"(?<=.)_\d{4}$", "", strip_ending(file)[0])
+
+
 def split_channel(file: Path) -> tuple[str, int]:
     """("CASE", 1) of CASE_0001.png"""
     stem, ending = strip_ending(file)
@@ -183,7 +189,7 @@ def format_of(file: Path) -> "Format":
 
 def _spacing_file(file: Path, labels: bool = False) -> Path:
     """CASE.json beside the image CASE_0000.tif or the labels CASE.tif."""
-    return file.with_name(f"{strip_ending(file)[0] if labels else split_channel(file)[0]}.json")
+    return file.with_name(f"{strip_ending(file)[0] if labels else case_of(file)}.json")
 
 
 # -------------------------------------------------------------------------------------------------------------- NIfTI

@@ -14,6 +14,7 @@ from scipy.special import softmax
 from torch import Tensor, nn
 
 from trainer.batches import items, normalise, normalise_like, wanted_spacing
+from trainer.bundled import run_folder
 from trainer.config import Config, read_config, write_config
 from trainer.dataset import IGNORE, Sample, check_image
 from trainer.files import read_tensors, replacing, write_tensors
@@ -106,9 +107,10 @@ class Model:
         """Raw intensities (C, *space), spacing in mm (None: that of the training) -> what `item_probabilities` takes.
 
         like: (C, m) intensities of the image that this is a slice of; None: it is all of it
-        ValueError where the image has other channels than the networks were trained on, or is NaN or constant.
+        ValueError where the image has other channels than the networks were trained on, unless they see the mean of
+        them, or is NaN or constant.
         """
-        if image.shape[0] != self.channels:
+        if image.shape[0] != self.channels and self.config.colours == "apart":
             raise ValueError(
                 f"{name} has {image.shape[0]} channels, but the networks were trained on {self.channels}; "
                 "choose an image like those they were trained on"
@@ -230,8 +232,9 @@ class Model:
 
     @classmethod
     def load(cls, folder: Path | str, device: str = "auto") -> "Model":
-        """The model of a run's folder; of an unfinished run, its last checkpoint. Errors name the file."""
-        folder = Path(folder)
+        """The model of a run's folder or of "bundled:NAME"; of an unfinished run, its last checkpoint. Errors name the
+        file."""
+        folder = run_folder(folder)
         config, classes, channels = read_config(folder / CONFIG)
         dtype = config.dtype if config.dtype == "float32" or device == config.device else "auto"
         config = settled(dataclasses.replace(config, device=device, dtype=dtype))

@@ -199,6 +199,10 @@ def planned(config: Config, samples: Sequence[Sample], classes: Sequence[str], c
     and batches of two. Volumes are trained in 3-D where every network can read them and `recommended` says so, or
     where one of them reads nothing else; parts of one are not, unless it must be.
     """
+    if config.colours == "mean":
+        from trainer.batches import seen  # here: it imports torch, which a plan does not need
+
+        samples, channels = [dataclasses.replace(s, image=seen(s.image, config)) for s in samples], ("mean",)
     found = fingerprint(samples, classes, channels)
     axes = [AXES.get(name, (2,)) for name in config.networks]
     whole = all(sample.part is None for sample in samples)

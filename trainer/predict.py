@@ -1,30 +1,31 @@
 """Label images with a run: python -m trainer.predict --run RUN --images FOLDER --out FOLDER [--network ensemble]
 
-FOLDER holds CASE_0000.nii.gz (or .png, .tif; _0001 and so on for further channels); out come CASE.nii.gz and so on:
-uint8 class ids as in the training dataset, with the geometry of the image. With --dataset DATASET instead of --images
-it is the images of a dataset that are labelled, and the strokes on them help. --minimum, --largest and --holes clean
-the labels. Of a run that has learnt interiors and boundaries, --instances writes the number of each object, uint16.
+RUN is a folder that trainer.fit wrote, or bundled:NAME (docs/models.md). FOLDER holds CASE_0000.nii.gz (or .png, .tif;
+_0001 and so on for further channels), or images of any other names that have all their channels in one file; out come
+CASE.nii.gz and so on: uint8 class ids as in the training dataset, with the geometry of the image. With --dataset
+DATASET instead of --images it is the images of a dataset that are labelled, and the strokes on them help. --minimum,
+--largest and --holes clean the labels. Of a run that has learnt interiors and boundaries, --instances writes the number
+of each object, uint16. Images that cannot be labelled are named at the end.
 
 Of a run for whole images comes a table: labels.csv (case, class, the probability of each), or landmarks.csv (case,
 landmark, z, y, x in mm from the centre of the first voxel).
 """
 
-import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import tyro
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress, track
 
-from trainer.cleaning import NOTHING, Cleaning, clean
+from trainer.cleaning import NOTHING, Cleaning
 
 if TYPE_CHECKING:
-    from trainer import Model
+    from trainer import Model, Sample
+    from trainer.labelling import Step
 
 console = Console(stderr=True)
 
@@ -34,11 +35,11 @@ class Predict:
     """Label every image of a folder with the networks of a run."""
 
     run: Path
-    """Folder that trainer.fit wrote."""
+    """Folder that trainer.fit wrote, or bundled:NAME."""
     out: Path
     """Folder for the labels."""
     images: Path | None = None
-    """Folder of images, named as in a dataset's imagesTr."""
+    """Folder of images, named as in a dataset's imagesTr or, with all channels in one file, in any way."""
     dataset: Path | None = None
     """Folder of a dataset whose images were drawn on, in the place of --images."""
     network: str = "ensemble"
@@ -61,37 +62,44 @@ def main() -> None:
 
 def predict(options: Predict) -> None:
     from trainer.dataset import find_cases
-    from trainer.formats import strip_ending, write_labels
+    from trainer.labelling import label_images
     from trainer.model import Model
 
     if (options.images is None) == (options.dataset is None):
         raise ValueError("give either --images or --dataset")
-    cases = find_cases(options.images or options.dataset / "imagesTr")
+    cases = find_cases(options.images or options.dataset / "imagesTr", plain=options.images is not None)
     model = Model.load(options.run, options.device)
     model.check_name(options.network)
-    check(options, model)
     if model.config.task != "segmentation":
         return write_table(model, cases, options)
-    found = filled_in(model, options) if options.images is None else labelled(model, cases, options)
-    kind = np.uint16 if options.instances else np.uint8
-    options.out.mkdir(parents=True, exist_ok=True)
-    for name, labels in track(found, "predicting", console=console, total=len(cases)):
-        file = cases[name][0]
-        write_labels(options.out / f"{name}{strip_ending(file)[1]}", labels, like=file, dtype=kind)
-    console.print(f"{len(cases)} label images in {options.out}")
+    drawn_on = None if options.images else samples_of(model, options.dataset)
+    steps = label_images(
+        model, cases, options.out, options.network, drawn_on, cleaning=options.cleaning, instances=options.instances
+    )
+    report(steps, options.out)
 
 
-def check(options: Predict, model: "Model") -> None:
-    """ValueError for flags that have no meaning for this run."""
-    from trainer.instances import CLASSES
+def samples_of(model: "Model", folder: Path) -> "dict[str, Sample]":
+    from trainer.dataset import load_dataset
 
-    cleaning = options.cleaning
-    if model.config.task != "segmentation" and (options.instances or cleaning != NOTHING):
-        raise ValueError(f"a run for {model.config.task} labels no voxels; leave --instances and the cleaning out")
-    if options.instances and model.classes != CLASSES:
-        raise ValueError(f"--instances needs a run for the classes {CLASSES}, this one has {model.classes}")
-    if options.instances and (cleaning.largest or cleaning.holes):
-        raise ValueError("of objects, --largest and --holes have no meaning; --minimum leaves out the small ones")
+    dataset = load_dataset(folder)
+    if dataset.classes != model.classes:
+        raise ValueError(f"{folder} has the classes {dataset.classes}, the run {model.classes}")
+    return {sample.name: sample for sample in dataset.samples}
+
+
+def report(steps: "Iterator[Step]", out: Path) -> None:
+    """ValueError at the end where some images could not be labelled."""
+    written, errors = 0, []
+    with Progress(console=console) as bar:
+        task = bar.add_task("predicting", total=1)
+        for step in steps:
+            bar.update(task, completed=step.fraction, description=f"predicting {step.case}")
+            written += step.file is not None
+            errors += [f"{step.case}: {step.error}"] if step.error else []
+    console.print(f"{written} label images in {out}")
+    if errors:
+        raise ValueError("\n".join([f"{len(errors)} could not be labelled", *errors]))
 
 
 def write_table(model: "Model", cases: dict[str, list[Path]], options: Predict) -> None:
@@ -102,6 +110,8 @@ def write_table(model: "Model", cases: dict[str, list[Path]], options: Predict) 
 
     if options.network != ENSEMBLE:
         raise ValueError(f"{model.config.task} is by all networks together; leave --network out")
+    if options.instances or options.cleaning != NOTHING:
+        raise ValueError(f"a run for {model.config.task} labels no voxels; leave --instances and the cleaning out")
     ask = model.classify if model.config.task == "classification" else model.locate
     found = {}
     for name, files in track(cases.items(), "predicting", console=console):
@@ -115,37 +125,6 @@ def write_table(model: "Model", cases: dict[str, list[Path]], options: Predict) 
     else:
         write_landmark_table(file, found, model.classes)
     console.print(f"{len(found)} images in {file}")
-
-
-def labelled(model: "Model", cases: dict[str, list[Path]], options: Predict) -> Iterator[tuple[str, np.ndarray]]:
-    from trainer.formats import read_image
-
-    for name, files in cases.items():
-        image, spacing = read_image(files)
-        if options.instances:  # by probabilities: the ridge between two objects is finer than their labels
-            found = model.probabilities(image, spacing, name=str(files[0]))[options.network]
-        else:
-            found = model.predict(image, spacing, options.network, name=str(files[0]))
-        yield name, finished(found, spacing, options)
-
-
-def filled_in(model: "Model", options: Predict) -> Iterator[tuple[str, np.ndarray]]:
-    from trainer.dataset import load_dataset
-
-    dataset = load_dataset(options.dataset)
-    if dataset.classes != model.classes:
-        raise ValueError(f"{options.dataset} has the classes {dataset.classes}, the run {model.classes}")
-    for sample in dataset.samples:
-        yield sample.name, finished(model.fill_in(sample, options.network), sample.spacing, options)
-
-
-def finished(found: np.ndarray, spacing: tuple[float, ...], options: Predict) -> np.ndarray:
-    """Class ids (*space), or for instances also probabilities (K, *space) -> what is written, (*space)."""
-    from trainer.instances import to_instances
-
-    if options.instances:
-        return to_instances(found, smallest=math.ceil(options.cleaning.minimum / math.prod(spacing)))
-    return clean(found, options.cleaning, spacing)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ def test_without_a_compiler_torch_runs_and_the_doctor_says_so(tmp_path: Path) ->
         "no C compiler works here, so the selective scan will run in plain torch" in installed.stdout + installed.stderr
     )
     assert not list(site.rglob("libscan*")) and not list(site.rglob("*.c"))
+    models = {file.relative_to(ROOT) for file in (ROOT / "trainer/models").rglob("*.*")}
+    assert models and models <= {file.relative_to(site) for file in (site / "trainer").rglob("*.*")}
     (tag,) = (line for file in site.glob("*.dist-info/WHEEL") for line in lines_with("Tag: ", file.read_text()))
     assert tag == "Tag: py3-none-any"
 
@@ -42,7 +44,7 @@ def test_without_a_compiler_torch_runs_and_the_doctor_says_so(tmp_path: Path) ->
 def copy_of_the_source(to: Path) -> None:
     """What a source distribution has: a build leaves files beside them."""
     built = shutil.ignore_patterns("__pycache__", "*.so", "*.dll")
-    for name in ("trainer", "napari_scribblemamba", "sample_data"):
+    for name in ("trainer", "napari_scribblemamba", "sample_data", "docs"):
         shutil.copytree(ROOT / name, to / name, ignore=built)
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, to / name)

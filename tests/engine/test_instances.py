@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from trainer.dataset import load_dataset
-from trainer.instances import CLASSES, f1, to_boundary_classes, to_instances
+from trainer.instances import CLASSES, f1, objects, to_boundary_classes, to_instances
 
 
 def two_touching() -> np.ndarray:
@@ -128,3 +128,32 @@ def test_a_dataset_of_numbered_objects_is_one_of_interiors_and_boundaries(tmp_pa
     assert (data.classes, data.task, data.sparse) == (CLASSES, "segmentation", False)
     np.testing.assert_array_equal(data.samples[0].target, to_boundary_classes(numbers))
     np.testing.assert_array_equal(to_instances(data.samples[0].target) > 0, numbers > 0)
+
+
+# ---- objects of probabilities
+
+
+def blobs(*boxes: tuple[slice, slice]) -> np.ndarray:
+    """(3, 20, 40) certain interior in the boxes, certain background elsewhere."""
+    P = np.zeros((3, 20, 40), np.float32)
+    P[0] = 1
+    for box in boxes:
+        P[(0, *box)], P[(1, *box)] = 0, 1
+    return P
+
+
+def test_a_weak_bridge_joins_no_objects() -> None:
+    P = blobs(np.s_[4:14, 4:14], np.s_[4:14, 18:28])
+    P[:, 8, 14:18] = [[0.0], [0.55], [0.45]]  # the most likely class is interior, but not surely
+    assert to_instances(P).max() == 1 and objects(P).max() == 2
+
+
+def test_what_is_small_among_large_ones_is_no_object() -> None:
+    """Of 100, 100 and 9 voxels the last is less than LEAST; of 225 and 20 the last is less than a tenth."""
+    assert objects(blobs(np.s_[4:14, 4:14], np.s_[4:14, 18:28], np.s_[16:19, 34:37])).max() == 2
+    assert objects(blobs(np.s_[2:17, 2:17], np.s_[2:6, 30:35])).max() == 1
+    assert objects(blobs(np.s_[2:6, 30:35])).max() == 1  # alone it is one
+
+
+def test_nothing_is_no_object() -> None:
+    assert objects(blobs()).max() == 0

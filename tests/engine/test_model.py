@@ -32,6 +32,17 @@ def test_save_and_load_predict_the_same(model: Model, tmp_path: Path) -> None:
         np.testing.assert_array_equal(loaded.probabilities(image)[name], probabilities)
 
 
+def test_a_run_of_mean_colours_reads_grey_and_colour_alike() -> None:
+    sample = scribbled_disc()
+    coloured = dataclasses.replace(sample, image=sample.image * np.array([0.5, 1.0, 1.5], np.float32)[:, None, None])
+    run = Run([coloured], dataclasses.replace(QUICK, colours="mean", iterations=1), CLASSES)
+    for _ in run:
+        pass
+    assert run.model.channels == 1
+    labels = run.model.predict(sample.image)  # the mean of the coloured ones
+    assert (run.model.predict(coloured.image) == labels).all()
+
+
 def test_the_config_says_what_the_run_settled_on(model: Model, tmp_path: Path) -> None:
     model.save(tmp_path)
     content = json.loads((tmp_path / "config.json").read_text())

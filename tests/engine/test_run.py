@@ -115,8 +115,8 @@ def test_new_strokes_enter_a_running_training() -> None:
 
 def test_who_draws_on_and_on_still_sees_it_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Propagating takes a quarter of the time at most: strokes that come meanwhile wait, and the newest are taken."""
-    quick = trainer.run.propagate
-    monkeypatch.setattr("trainer.run.propagate", lambda *all: time.sleep(0.5) or quick(*all))
+    quick = trainer.run.propagating
+    monkeypatch.setattr("trainer.run.propagating", lambda *all: time.sleep(0.5) or quick(*all))
     run = Run([scribbled_disc()], dataclasses.replace(QUICK, iterations=20), CLASSES)
     stages = []
     for progress in run:

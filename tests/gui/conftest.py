@@ -25,3 +25,14 @@ def recovered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "recovered"
     monkeypatch.setattr(_recovery, "home", lambda: folder)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def preferences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What the window remembers, in a folder of its own; the tour has been seen."""
+    from napari_scribblemamba import _preferences
+
+    folder = tmp_path / "preferences"
+    monkeypatch.setattr(_preferences, "home", lambda: folder)
+    _preferences.remember("tour", {"seen": True})
+    return folder

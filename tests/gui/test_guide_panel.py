@@ -10,6 +10,8 @@ from trainer.coach import Advice
 from trainer.disagreement import Place
 from trainer.referee import Answers, verdict
 
+pytestmark = pytest.mark.bindings
+
 PLACES = [Place("heart", 4, 100, 90, 31.0), Place("heart", 2, 60, 70, 20.5), Place("another heart", 0, 5, 6, 3.0)]
 SLIP = Advice("slip", "Check this stroke of RV: every network sees LV there.", "heart", 3, (50, 60))
 MISSING = Advice("missing", "Paint a stroke of MYO, or remove the class.")

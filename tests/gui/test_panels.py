@@ -27,6 +27,8 @@ from napari_scribblemamba._training_panel import TrainingPanel
 from napari_scribblemamba._view_panel import ViewPanel
 from trainer import PRESETS, Config
 
+pytestmark = pytest.mark.bindings
+
 
 @pytest.mark.parametrize(
     "config", [*PRESETS.values(), Config(iterations=7, networks=("unet", "unet"), seed=5, batch=3)]

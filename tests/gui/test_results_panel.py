@@ -22,6 +22,8 @@ from napari_scribblemamba._widget import ScribbleMamba
 from trainer.config import PRESETS, Config
 from trainer.fit import parse
 
+pytestmark = pytest.mark.bindings
+
 
 def button(panel: ResultsPanel, text: str) -> QPushButton:
     return next(each for each in panel.findChildren(QPushButton) if each.text() == text)

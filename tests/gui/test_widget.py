@@ -29,6 +29,8 @@ from napari_scribblemamba._worker import run_in_background
 from trainer import IGNORE, Config, Sample, load_dataset
 from trainer.run import check
 
+pytestmark = pytest.mark.bindings
+
 TINY = Config(iterations=30, patch=(32, 32), batch=2, device="cpu", dtype="float32")
 SCALE = (2.0, 2.0)
 
