@@ -238,7 +238,8 @@ class Run:
             from trainer.plan import planned
 
             self.config = planned(self.config, list(map(loaded, self.samples)), self.classes, self.channels)
-        self.model = Model.new(self.config, self.classes, 1 if self.config.colours == "mean" else self.samples[0].image.shape[0])
+        channels = 1 if self.config.colours == "mean" else self.samples[0].image.shape[0]
+        self.model = Model.new(self.config, self.classes, channels)
         if self.start is not None:
             take_up(self.start, self.model)
         elif self.config.pretrained and not self.goes_on:
