@@ -95,7 +95,7 @@ def rehearsal(threads: int) -> Generator[Prediction | Guidance | Progress, None,
     run = Run([sample], Config(iterations=1, patch=(32, 32), batch=2, threads=threads), ("background", "toy"))
     yield from run
     guide = Guide({"toy": target})
-    yield SlicePredictor(run.model, run.teachers, guide=guide)(sample, 1)
+    yield SlicePredictor(run.model, run.teachers, run.parts, guide=guide)(sample, 1)
     yield guide.guidance([sample])
 
 

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
-from trainer import IGNORE, Config, Run, Sample
+from trainer import IGNORE, Config, Model, Run, Sample
 from trainer.batches import normalise, normalise_like
 from trainer.dataset import plane_of, volumes
 from trainer.propagation import propagate
@@ -72,7 +73,12 @@ def test_training_and_prediction_read_what_they_need() -> None:
     sample = drawn(image, (10,))
     run = Run([sample], TINY, ("background", "disc"))
     assert not reads.read  # nothing happens before the first step
-    assert [p.iteration for p in run] == [0, 1, 2]
+    assert [(p.stage, p.iteration) for p in run] == [
+        ("propagation", 0),  # the slice that was drawn on
+        ("propagation", 0),  # and its neighbours
+        ("training", 1),
+        ("training", 2),
+    ]
     spread = {4, 9, 13, 17, 22, 26, 30, 35}  # whose intensities stand for all
     assert set(reads.read) == {*range(7, 14), *spread}
     assert run.teachers["huge"].shape == (2, 7, 256, 256)
@@ -90,6 +96,18 @@ def test_a_part_is_normalised_as_the_whole() -> None:
         whole = normalise(np.asarray(image), config)[:, 12]
         alone = normalise_like(image.plane(12), image.values(), config)
         assert np.abs(alone - whole).max() < 0.05 * np.ptp(whole)  # the values are those of 8 slices of 40
+
+
+def test_a_slice_in_colour_is_seen_as_the_mean_of_its_channels() -> None:
+    config = replace(TINY, colours="mean", normalisation="zscore")
+    model = Model.new(config, ("background", "disc"), 1)
+    y, x = np.indices((64, 64))
+    colour = np.stack([x, y, 2.0 * x + y]).astype(np.float32)
+    seen = model.prepared(colour, like=colour.reshape(3, -1)).items
+    assert seen.shape == (1, 1, 64, 64)
+    assert torch.allclose(seen, model.prepared(colour).items, atol=2e-3)  # the curve has 4096 knots
+    grey = model.prepared(colour.mean(0, keepdims=True), like=colour.mean(0).reshape(1, -1)).items
+    assert torch.equal(seen, grey)
 
 
 def test_strokes_of_a_time_point_stay_there() -> None:
