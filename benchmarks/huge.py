@@ -1,8 +1,11 @@
 """What a volume of 2000 x 2000 x 200 takes: python -m benchmarks.huge [--depth 200 --side 2000 ...]
 
 Makes such a volume (uint8, zarr, a chunk a slice, small on disk), opens it in the app, draws strokes with the mouse on
-several slices, trains for some steps, looks at other slices, begins to predict all of it and stops that. Prints the
-memory of the process and the processor time of the mouse's events; writes them as JSON. Without a display:
+several slices, trains for some steps while it draws on, looks at further slices, moves among many, begins to predict
+all of it and stops that. Then the same, in a process of its own, on a volume of no more voxels than are learnt from of
+the large one: what both take is torch, the networks and the window; what the large one takes beyond that is its size.
+Prints how the memory of the process (RSS) grows in each phase and how late the window's event loop is; writes them as
+JSON; exits 1 beyond the bars. Without a display:
 xvfb-run -a -s "-screen 0 1400x1000x24" python -m benchmarks.huge
 """
 
@@ -13,25 +16,32 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import psutil
 import tyro
 from napari import Viewer
-from qtpy.QtCore import QEvent, QEventLoop, QPointF, Qt, QTimer
-from qtpy.QtGui import QMouseEvent
-from qtpy.QtWidgets import QApplication
+from qtpy.QtCore import QEvent
 
+from benchmarks.responsiveness import Clock, Mouse, wait
 from napari_scribblemamba import _layers, _recovery
 from napari_scribblemamba._widget import ScribbleMamba
 from napari_scribblemamba._worker import wait_for_background
-from trainer import Config
+from trainer.config import Config
 
-MOVES = 20  # of the mouse in a stroke
+MOVES = 20  # of the mouse in a long stroke
+PAUSE = 0.025  # seconds between them: vispy drops moves that come within 10 ms
+VIEW = 500  # pixels of the volume that the person has zoomed in to
 PATIENCE = 1200  # seconds
+DRAWING, TRAINING, MOVING = "strokes", "training, strokes meanwhile", "moves among slices"
+ALL = "prediction of all, stopped"
+BARS = {"growth_mib": 400, "drawing_p99_ms": 60, "drawing_max_ms": 250, "training_p99_ms": 100, "moving_p99_ms": 250}
 
 
 @dataclass(frozen=True)
@@ -42,25 +52,79 @@ class Options:
     """Pixels of a slice, along both axes."""
     depth: int = 200
     """Slices."""
+    small_side: int = 600
+    """The same of the volume that it is compared to."""
+    small_depth: int = 12
+    """Slices of that one."""
     annotated: int = 4
     """Slices that are drawn on."""
+    steps: int = 40
+    """Of training."""
+    paint: float = 10.0
+    """Seconds of strokes while it trains."""
     looks: int = 3
     """Further slices that are looked at after the training."""
-    steps: int = 20
-    """Of training."""
-    zoom: float = 4.0
-    """How far the person has zoomed in to draw: 1 shows all of a slice, and strokes run across all of it."""
+    moves: int = 40
+    """Slices that are then passed, ten a second."""
     out: Path = Path(__file__).parent / "results" / "huge.json"
 
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
-    with tempfile.TemporaryDirectory() as folder:
-        _recovery.home = lambda: Path(folder) / "recovered"  # what is drawn here is nobody's work
-        found = measured(options, write_volume(Path(folder) / "volume.zarr", options))
+    small = replace(options, side=options.small_side, depth=options.small_depth)
+    before = os.getloadavg()
+    found = summary(*(in_a_process(each) for each in (options, small)))
+    found["load"] = {"before": before, "after": os.getloadavg()}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(found, indent=2) + "\n")
-    print(json.dumps(found, indent=2))
+    sys.exit(report(found))
+
+
+def in_a_process(options: Options) -> dict:
+    """What is found in one that has done nothing before."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(find, options).result()
+
+
+def find(options: Options) -> dict:
+    with tempfile.TemporaryDirectory() as folder:
+        _recovery.home = lambda: Path(folder) / "recovered"  # what is drawn here is nobody's work
+        return Visit(options).all(write_volume(Path(folder) / "volume.zarr", options))
+
+
+def summary(large: dict, small: dict) -> dict:
+    """Both, and what is judged."""
+    rows = {row["phase"]: row for row in large["phases"]}
+    return {
+        "bars": BARS,
+        "growth_mib": growth(large) - growth(small),
+        "drawing_p99_ms": rows[DRAWING]["late_ms"]["p99"],
+        "drawing_max_ms": rows[DRAWING]["late_ms"]["max"],
+        "training_p99_ms": rows[TRAINING]["late_ms"]["p99"],
+        "moving_p99_ms": rows[MOVING]["late_ms"]["p99"],
+        "large": large,
+        "small": small,
+        "machine": f"{os.cpu_count()} x {platform.processor() or platform.machine()}",
+    }
+
+
+def growth(found: dict) -> int:
+    """MiB, from the window with the engine to the end of what a person does before all is predicted."""
+    return sum(row["growth_mib"] for row in found["phases"][1:] if row["phase"] != ALL)
+
+
+def report(found: dict) -> bool:
+    """Print it; whether a bar was missed."""
+    for name in ("large", "small"):
+        print(f"{name}: {' x '.join(map(str, found[name]['volume']))}; MiB, and ms that the window was late")
+        for row in found[name]["phases"]:
+            memory = f"{row['growth_mib']:+5} (at most {row['peak_mib']:+5})"
+            late = "p50 {p50}, p99 {p99}, max {max}".format(**row["late_ms"])
+            print(f"  {row['phase']:28} {row['seconds']:6.1f} s  {memory}  {late}")
+    missed = [name for name, bar in BARS.items() if found[name] > bar]
+    print(json.dumps({name: found[name] for name in BARS}))
+    print("beyond the bars: " + ", ".join(missed) if missed else "within all bars")
+    return bool(missed)
 
 
 def write_volume(folder: Path, options: Options) -> Path:
@@ -79,69 +143,138 @@ def write_volume(folder: Path, options: Options) -> Path:
     return folder
 
 
-def measured(options: Options, folder: Path) -> dict:
-    memory = Memory()
-    viewer = Viewer(title="ScribbleMamba", show_welcome_screen=False)
-    widget = ScribbleMamba(viewer)
-    viewer.window.add_dock_widget(widget, name="ScribbleMamba")
-    viewer.window.resize(1300, 900)
-    widget.session.failed.connect(_end)
-    wait_until(widget.isVisible)
-    with memory.phase("volume opened"):
-        [image] = viewer.open(str(folder), plugin="napari")
-        wait(2)
-    with memory.phase("engine imported"):  # torch and what it brings, whatever the image
+class Visit:
+    """A person's work on one volume, phase by phase."""
+
+    def __init__(self, options: Options) -> None:
+        self.options, self.memory = options, Memory()
+        self.viewer = Viewer(title="ScribbleMamba", show_welcome_screen=False)
+        self.widget = ScribbleMamba(self.viewer)
+        self.viewer.window.add_dock_widget(self.widget, name="ScribbleMamba")
+        self.viewer.window.resize(1300, 900)
+        self.widget.session.failed.connect(_end)
+        self.clock, self.phases = Clock(), []
+        wait_until(self.widget.isVisible)
+
+    def all(self, folder: Path) -> dict:
+        with self.phase("engine imported"):  # torch and what it brings, whatever the image
+            self.warm_up()
+        with self.phase("volume opened"):
+            [self.image] = self.viewer.open(str(folder), plugin="napari")
+            wait(2)
+        with self.phase("layer of strokes"):
+            self.widget.layers._new.click()
+            wait(2)
+        with self.phase(DRAWING):
+            self.draw()
+        with self.phase(TRAINING):
+            self.train()
+        with self.phase("looks at slices"):
+            for z in range(1, 1 + self.options.looks):
+                self.look(z)
+        with self.phase(MOVING):
+            self.move()
+        with self.phase(ALL):
+            self.predict()
+        found = {"volume": list(self.image.data.shape), "learnt": self.learnt(), "phases": self.phases}
+        self.viewer.close()
+        wait_for_background(seconds=60)
+        return found
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Notes what it took."""
+        before, begun = self.memory.begin(), time.monotonic()
+        yield
+        wait(0.1)  # the clock ticks at least once
+        late = self.clock.delays(begun, time.monotonic())
+        row = {
+            "phase": name,
+            "seconds": round(time.monotonic() - begun, 1),
+            "growth_mib": round(self.memory.now() - before),
+            "peak_mib": round(self.memory.peak - before),
+            "late_ms": {"p50": late.p50, "p99": late.p99, "max": late.max},
+        }
+        self.phases.append(row)
+        print(row, flush=True)
+
+    def warm_up(self) -> None:
+        """The first image makes the window import and try the engine."""
+        toy = self.viewer.add_image(np.zeros((3, 48, 48), np.uint8))
         wait_until(lambda: "trainer.strokenet" in sys.modules)
         wait_for_background(seconds=60)
-    with memory.phase("strokes layer"):
-        widget.layers._new.click()
-        wait(2)
-    events: list[float] = []
-    with memory.phase(f"strokes on {options.annotated} slices"):
-        for z in np.linspace(0, options.depth - 1, options.annotated + 2).astype(int)[1:-1]:
-            draw_on(viewer, widget, image, int(z), options.zoom, events)
-        wait(3)
-    with memory.phase("training"):
-        begun = time.monotonic()
-        widget.settings.setValue(Config(iterations=options.steps, device="cpu", dtype="float32"))
+        wait(1)
+        self.viewer.layers.remove(toy)
+
+    def draw(self) -> None:
+        """Two long strokes on each of some slices."""
+        slices = np.linspace(0, self.options.depth - 1, self.options.annotated + 2).astype(int)[1:-1]
+        for z in slices.tolist():
+            self.go_to(z)
+            for c, ends in enumerate([((-0.9, -0.9), (-0.9, 0.9)), ((-0.1, 0), (0.1, 0))]):
+                self.widget.classes.setCurrent(c)
+                self.stroke(*ends)
+            wait(1.5)
+        wait(1.5)
+
+    def go_to(self, z: int) -> None:
+        """Near a disc of this slice, zoomed in."""
+        side = self.options.side
+        self.viewer.reset_view()
+        camera = self.viewer.scene.camera if hasattr(self.viewer, "scene") else self.viewer.camera  # napari < 0.9
+        camera.zoom *= side / VIEW
+        _layers.go_to(self.viewer, self.image, z, round(0.4 * side), round(0.4 * side))
+        wait(0.5)
+
+    def stroke(self, start: tuple[float, float], end: tuple[float, float]) -> None:
+        """From here to there, as shares of the way from the middle of the picture to its edge."""
+        mouse = Mouse(self.viewer)
+        middle = np.array([mouse.canvas.width(), mouse.canvas.height()]) / 2
+        points = middle + 0.8 * middle.min() * np.linspace(start, end, MOVES)
+        mouse.send(QEvent.Type.MouseButtonPress, points[0])
+        for point in points:
+            wait(PAUSE)
+            mouse.send(QEvent.Type.MouseMove, point)
+        wait(PAUSE)
+        mouse.send(QEvent.Type.MouseButtonRelease, points[-1])
+
+    def train(self) -> None:
+        """And draw on for a while as soon as there is something to see."""
+        widget, mouse = self.widget, Mouse(self.viewer)
+        widget.settings.setValue(Config(iterations=self.options.steps, device="cpu", dtype="float32"))
         widget.button.click()
-        overlay = wait_until(lambda: bool(widget.progress.shown())) - begun
+        wait_until(lambda: bool(widget.progress.shown()))
+        mouse.timer.start()
+        wait(self.options.paint)
+        mouse.timer.stop()
         wait_until(lambda: widget.session.model is not None and widget.session.state == "idle")
-        trained = time.monotonic() - begun
-    looks = []
-    with memory.phase(f"looked at {options.looks} more slices"):
-        for z in range(1, 1 + options.looks):
-            begun = time.monotonic()
-            _layers.show_slice(viewer, image, z)
-            looks.append(wait_until(lambda z=z: (image.name, z) in widget._predicted) - begun)
-    with memory.phase("predicting all, stopped after 3 slices"):
-        count = len(widget._predicted)
-        widget.models._predict.click()
-        wait_until(lambda: len(widget._predicted) >= count + 3)
-        begun = time.monotonic()
-        widget.session.stop()
-        wait_until(lambda: widget.session.state == "idle")
-        stopped = time.monotonic() - begun
-        wait_for_background(seconds=120)
-    part = widget.session.samples[0].part
-    found = {
-        "volume": [options.depth, options.side, options.side],
-        "bytes_of_volume": options.depth * options.side**2,
-        "learnt_from": {"slices": part.slices, "box": part.box},
-        "memory_mib": memory.rows,
-        "stroke_event_cpu_ms": {
-            "median": round(float(np.median(events)), 2),
-            "p99": round(float(np.percentile(events, 99)), 2),
-            "max": round(max(events), 2),
-            "events": len(events),
-        },
-        "seconds": {"first overlay": overlay, "training": trained, "look at a slice": looks, "stop": stopped},
-        "machine": f"{os.cpu_count()} x {platform.processor() or platform.machine()}",
-        "load": os.getloadavg(),
-    }
-    viewer.close()
-    wait_for_background(seconds=60)
-    return found
+
+    def look(self, z: int) -> None:
+        _layers.show_slice(self.viewer, self.image, z)
+        wait_until(lambda: (self.image.name, z) in self.widget._predicted)
+
+    def move(self) -> None:
+        """Past some slices, as with the slider; the last of them is looked at."""
+        count = min(self.options.moves, self.options.depth - 1)
+        for z in range(self.options.depth - count, self.options.depth):
+            _layers.show_slice(self.viewer, self.image, z)
+            wait(0.1)
+        wait_until(lambda: (self.image.name, z) in self.widget._predicted)
+
+    def predict(self) -> None:
+        """All of it, stopped after the first slice."""
+        told: list[object] = []
+        self.widget.session.predicted.connect(told.append)
+        self.widget.models._predict.click()
+        wait_until(lambda: bool(told))
+        self.widget.session.stop()
+        wait_until(lambda: self.widget.session.state == "idle")
+        wait_for_background(seconds=300)  # the slice that it was at
+
+    def learnt(self) -> dict:
+        """How much of the volume it was trained on."""
+        target = self.widget.session.samples[0].target
+        return {"slices": target.shape[0], "box": list(target.shape[1:])}
 
 
 def _end(error: Exception) -> None:
@@ -151,82 +284,32 @@ def _end(error: Exception) -> None:
 
 
 class Memory:
-    """What the process holds (RSS, MiB): after each phase, its growth since the phase before, and the peak in it."""
+    """What the process holds (RSS, MiB), and the most since `begin`."""
 
     def __init__(self) -> None:
-        self.rows: list[dict] = []
-        self._process, self._peak = psutil.Process(), 0.0
+        self._process, self.peak = psutil.Process(), 0.0
         threading.Thread(target=self._watch, daemon=True).start()
 
-    def phase(self, name: str) -> "Memory":
-        self._name, self._before, self._peak = name, self.now(), 0.0
-        return self
+    def begin(self) -> float:
+        self.peak = self.now()
+        return self.peak
 
     def now(self) -> float:
         return self._process.memory_info().rss / 2**20
 
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
-        after = self.now()
-        numbers = {"after": after, "growth": after - self._before, "peak": max(self._peak, after)}
-        self.rows.append({"phase": self._name, **{name: round(value) for name, value in numbers.items()}})
-        print(self.rows[-1], flush=True)
-
     def _watch(self) -> None:
         while True:
-            self._peak = max(self._peak, self.now())
+            self.peak = max(self.peak, self.now())
             time.sleep(0.02)
 
 
-def draw_on(viewer: Viewer, widget: ScribbleMamba, image: object, z: int, zoom: float, events: list[float]) -> None:
-    """A stroke in a disc and one beside it, by mouse; notes the processor time of each event."""
-    height, width = image.data.shape[-2:]
-    viewer.reset_view()
-    viewer.camera.zoom *= zoom
-    _layers.go_to(viewer, image, z, round(0.4 * height), round(0.4 * width))
-    wait(0.5)
-    canvas = viewer.window._qt_viewer.canvas.native
-    middle, reach = np.array([canvas.width(), canvas.height()]) / 2, 0.4 * min(canvas.width(), canvas.height())
-    for c, (start, end) in enumerate([((-0.9, -0.9), (-0.9, 0.9)), ((-0.1, 0), (0.1, 0))]):
-        widget.classes.setCurrent(c)
-        points = middle + reach * np.linspace(start, end, MOVES)
-        kinds = [QEvent.Type.MouseButtonPress, *[QEvent.Type.MouseMove] * MOVES, QEvent.Type.MouseButtonRelease]
-        for kind, point in zip(kinds, [points[0], *points, points[-1]], strict=True):
-            wait(0.025)  # vispy drops moves that come within 10 ms
-            begun = time.thread_time()
-            send(canvas, kind, point)
-            QApplication.processEvents()  # the redraw and what else follows
-            events.append(1000 * (time.thread_time() - begun))
-    wait(1.5)
-
-
-def send(canvas: object, kind: QEvent.Type, point: np.ndarray) -> None:
-    """A mouse event with the left button, as the window system would send it."""
-    left, none = Qt.MouseButton.LeftButton, Qt.MouseButton.NoButton
-    button = none if kind == QEvent.Type.MouseMove else left
-    held = none if kind == QEvent.Type.MouseButtonRelease else left
-    place = QPointF(*point)
-    there = QPointF(canvas.mapToGlobal(place.toPoint()))
-    QApplication.sendEvent(canvas, QMouseEvent(kind, place, there, button, held, Qt.KeyboardModifier.NoModifier))
-
-
-def wait(seconds: float) -> None:
-    """In the window's own event loop."""
-    loop = QEventLoop()
-    QTimer.singleShot(round(1000 * seconds), Qt.TimerType.PreciseTimer, loop.quit)
-    loop.exec()
-
-
-def wait_until(reached: Callable[[], bool]) -> float:
-    """Until that is so; when it was. TimeoutError."""
+def wait_until(reached: Callable[[], bool]) -> None:
+    """TimeoutError where it takes too long."""
     begun = time.monotonic()
     while not reached():
         wait(0.05)
         if time.monotonic() - begun > PATIENCE:
             raise TimeoutError(f"nothing happened in {PATIENCE} seconds")
-    return time.monotonic()
 
 
 if __name__ == "__main__":

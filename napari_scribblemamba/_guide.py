@@ -47,6 +47,8 @@ class Guide:
         each = {name: P for name, P in probabilities.items() if name != ENSEMBLE}
         piece = (sample.name, index)
         held = self.held.get(sample.name)
+        if held is not None and held.shape != sample.target.shape:  # strokes came meanwhile, and with them another part
+            held = None
         drawn = sample.target if held is None else np.minimum(sample.target, held)  # IGNORE is the highest
         if len(each) > 1:
             found = peaks(sample.name, divergence(each), plane_of(sample, drawn, index), PLACES)

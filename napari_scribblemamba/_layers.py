@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer, Shapes
+from napari.utils import resize_dask_cache
 from napari.utils.colormaps import Colormap, DirectLabelColormap
 from napari.utils.colormaps.standardize_color import transform_color
 
@@ -29,6 +30,7 @@ BACKGROUND = "#7d8590"
 DISAGREEMENT = "#ff4fd8"  # pink: no class has it
 BOX = "#ffd500"  # of its rectangle
 MOST_CLASSES = 64  # that dense labels are read as; more are numbered objects
+KEPT = 2**28  # bytes of slices that were shown, 64 of 2000 x 2000: chunks that hold several are read once
 OUTLINE = 1  # pixels of a contour
 OKABE_ITO = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#cc79a7", "#d55e00", "#0072b2")
 
@@ -80,10 +82,12 @@ def strokes_from_labels(viewer: ViewerModel, image: Image, labels: Labels, objec
 
     ValueError where they are of another shape, or of more classes than there can be.
     """
-    values = np.asarray(labels.data)
-    if values.shape != image_space(image):
-        shapes = f"{values.shape}, the image '{image.name}' {image_space(image)}"
+    if tuple(labels.data.shape) != image_space(image):
+        shapes = f"{labels.data.shape}, the image '{image.name}' {image_space(image)}"
         raise ValueError(f"'{labels.name}' has shape {shapes}; choose the labels of this image")
+    if is_large(image):
+        raise ValueError(f"'{labels.name}' is too large to be taken at once; cut out a part of it and of the image")
+    values = np.asarray(labels.data)
     if objects:
         from trainer.instances import CLASSES, to_boundary_classes  # with scipy and skimage
 
@@ -365,6 +369,13 @@ def is_large(image: Image, channels: Sequence[Image] = (), box: Box | None = Non
     """Whether the image, or this box of it, stays where it is: of a stack only what is needed is read."""
     space, colours = _space(image, box), 3 if image.rgb else 1
     return len(space) > 2 and math.prod(space) * (colours + len(channels)) > LARGE
+
+
+def keep_few_slices(image: Image) -> None:
+    """napari keeps the slices of dask arrays that it has shown, up to a quarter of all memory; from a large image on,
+    fewer."""
+    if math.prod(_pixels(image).shape) > LARGE and resize_dask_cache().cache.available_bytes > KEPT:
+        resize_dask_cache(KEPT)
 
 
 def stack_of(image: Image, channels: Sequence[Image] = (), box: Box | None = None) -> Stack:

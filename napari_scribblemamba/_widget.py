@@ -899,6 +899,8 @@ class ScribbleMamba(QWidget):
             self.drawing.hold(strokes)
             if strokes is not None:
                 strokes.selected_label = self.classes.current() + 1
+        if image is not None:
+            _layers.keep_few_slices(image)
         if image is not None and not self._warm:
             self._warm = True
             run_in_background(rehearsal(THREADS), on_event=log.debug, on_done=_settle, on_error=self._on_failed)

@@ -52,6 +52,14 @@ def test_held_out_strokes_judge() -> None:
     assert Guide().guidance([sample]).verdict is None
 
 
+def test_strokes_that_judge_another_part_of_a_stack_wait() -> None:
+    sample = disc_sample(depth=4)
+    guide = Guide({"disc": np.zeros((6, 32, 32), np.uint8)})  # more slices were drawn on while the networks looked
+    guide.see(sample, 2, opinions(2))
+    [place] = guide.guidance([sample]).places
+    assert place.slice == 2 and guide.guidance([sample]).verdict is None
+
+
 def test_the_session_tells_while_it_trains_and_after() -> None:
     class Divided(FakeModel):
         def item_probabilities(self, prepared: np.ndarray, z: int) -> dict[str, np.ndarray]:

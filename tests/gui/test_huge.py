@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from fakes import FakeRun, on_the_spot
 from napari import Viewer
+from napari.components import ViewerModel
 from napari.layers import Image, Labels
+from napari.utils import resize_dask_cache
 from pytestqt.qtbot import QtBot
 
 from napari_scribblemamba import _layers
@@ -108,6 +110,24 @@ def test_the_part_of_a_large_volume_is_around_its_strokes(large: None) -> None:
     assert sample.absent == ((10, 1),)  # slice 30 is the eleventh of the part
     assert (sample.target != IGNORE).sum() == 40
     assert (sample.target[3, 60, 100:140] == 0).all()
+
+
+def test_napari_keeps_few_slices_of_a_large_volume(large: None) -> None:
+    cache = resize_dask_cache(2**33).cache
+    _layers.keep_few_slices(Image(np.zeros((4, 8, 8))))
+    assert cache.available_bytes == 2**33
+    _layers.keep_few_slices(Image(Lazy(), contrast_limits=(0, 255)))
+    assert cache.available_bytes == _layers.KEPT
+    resize_dask_cache(2**20)  # who wants still fewer gets that
+    _layers.keep_few_slices(Image(Lazy(), contrast_limits=(0, 255)))
+    assert cache.available_bytes == 2**20
+
+
+def test_dense_labels_of_a_large_volume_are_not_read(large: None) -> None:
+    image = Image(Lazy(), name="huge", contrast_limits=(0, 255))
+    labels = Labels(np.zeros((40, 256, 256), np.uint8), name="dense")
+    with pytest.raises(ValueError, match="'dense' is too large to be taken at once"):
+        _layers.strokes_from_labels(ViewerModel(), image, labels)
 
 
 def test_a_multiscale_volume_is_read_at_its_finest_level(large: None) -> None:
