@@ -30,8 +30,8 @@ demo: .venv/installed
 	@echo "the picture is runs/demo/picture.png"
 
 test: system .venv/installed
-	QT_API=pyqt6 $(SCREEN) $(BIN)/python -m pytest
-	QT_API=pyside6 $(SCREEN) $(BIN)/python -m pytest tests/gui -m bindings
+	QT_API=pyqt6 PYTEST_QT_API=pyqt6 $(SCREEN) $(BIN)/python -m pytest
+	QT_API=pyside6 PYTEST_QT_API=pyside6 $(SCREEN) $(BIN)/python -m pytest tests/gui -m bindings
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -200,8 +200,11 @@ def stopped(widget: ScribbleMamba) -> float:
 
 def wait(seconds: float) -> None:
     """In the window's own event loop."""
-    loop = QEventLoop()
-    QTimer.singleShot(round(1000 * seconds), Qt.TimerType.PreciseTimer, loop.quit)
+    loop, timer = QEventLoop(), QTimer()
+    timer.setTimerType(Qt.TimerType.PreciseTimer)
+    timer.setSingleShot(True)
+    timer.timeout.connect(loop.quit)
+    timer.start(round(1000 * seconds))
     loop.exec()
 
 

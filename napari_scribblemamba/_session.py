@@ -203,13 +203,14 @@ class Session:
         """
         if config.iterations is None or len(config.patch) != 2:
             raise ValueError("how long this takes depends on minutes, or on the images")
+        generation = self._generation
 
         def done(seconds: float | None) -> None:
-            if seconds is not None:
+            if seconds is not None and generation == self._generation:
                 self.measured.emit(config, seconds)
 
         self._run_in_background(
-            self._measuring(config, self._generation),
+            self._measuring(config, generation),
             on_event=lambda _: None,
             on_done=done,
             on_error=self.failed.emit,

@@ -168,6 +168,7 @@ class ScribbleMamba(QWidget):
         column.setContentsMargins(6, 4, 6, 4)
         column.setSpacing(6)
         self._list_line = Folded("Images", self.list, unfolded=True)
+        self._list_line.hide()  # one image needs no list
         self._replay_line = Folded("Replay", self.replay)
         drawn = (self.layers, self._list_line, self.slices, self.project, self._replay_line)
         self._guide_line = Folded(GUIDE, self.guide)

@@ -22,6 +22,7 @@ import tyro  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
 
+from trainer.bundled import run_folder  # noqa: E402
 from trainer.config import PRESETS, TASK_PRESETS, Config, PresetName, TaskPresetName, read_config  # noqa: E402
 from trainer.formats import read_json  # noqa: E402
 
@@ -47,7 +48,8 @@ class Fit:
     resume: bool = False
     """Go on with the run in --out, with its own config; a larger budget may be given."""
     start: Path | None = None
-    """Folder of a run to begin with the weights of, and where no --preset is given with its config, too."""
+    """Folder of a run, or bundled:NAME, to begin with the weights of, and where no --preset is given with its config,
+    too."""
     config: Annotated[Config, tyro.conf.arg(name="")] = PRESETS["interactive"]
 
 
@@ -75,7 +77,7 @@ def base_of(options: Fit, preset: str | None) -> Config:
     """What the flags change: the config of the run that goes on or is begun with, or the preset's."""
     if options.resume:
         return resumed(options.out)
-    return begun_with(options.start) if preset is None else (PRESETS | TASK_PRESETS)[preset]
+    return begun_with(run_folder(options.start)) if preset is None else (PRESETS | TASK_PRESETS)[preset]
 
 
 def preset_for(dataset: Path) -> str:

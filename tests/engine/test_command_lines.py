@@ -98,6 +98,17 @@ def test_labels_are_cleaned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         labels("--instances")
 
 
+def test_a_bundled_model_is_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nuclei(tmp_path / "data")
+    flags = [tmp_path / "data", "--out", tmp_path / "run", "--iterations", 1, "--batch", 1, "--device", "cpu"]
+    run_here(monkeypatch, fit, *flags, "--start", "bundled:nuclei", "--learning-rate", 1e-12)
+    bundled, ours = (Model.load(run, "cpu").networks["umamba_bot"] for run in ("bundled:nuclei", tmp_path / "run"))
+    pairs = zip(bundled.parameters(), ours.parameters(), strict=True)
+    assert all(torch.allclose(*pair, atol=1e-9) for pair in pairs)
+    with pytest.raises(SystemExit, match="no model 'hearts' is bundled"):
+        run_here(monkeypatch, fit, *flags, "--start", "bundled:hearts")
+
+
 def test_from_the_numbers_of_nuclei_to_the_numbers_of_nuclei(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

@@ -28,11 +28,11 @@ def recovered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def preferences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def preferences(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What the window remembers, in a folder of its own; the tour has been seen."""
     from napari_scribblemamba import _preferences
 
-    folder = tmp_path / "preferences"
+    folder = tmp_path_factory.mktemp("preferences")
     monkeypatch.setattr(_preferences, "home", lambda: folder)
     _preferences.remember("tour", {"seen": True})
     return folder

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import qtpy
 from napari import Viewer
 from PIL import Image as Picture
 from pytestqt.qtbot import QtBot
@@ -65,6 +66,13 @@ def opened(home: Path, *arguments: Path, waits: bool = False) -> dict:
     )
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout.splitlines()[-1])
+
+
+def test_the_binding_is_the_one_that_was_asked_for() -> None:
+    """pytest-qt takes another variable than qtpy: with one of them alone, both passes ran on the same binding."""
+    asked = os.environ.get("QT_API", qtpy.API)
+    others = {"PyQt6", "PySide6"} - {qtpy.API_NAME}
+    assert qtpy.API_NAME.lower() == asked and not others & set(sys.modules)
 
 
 def test_the_window_opens_without_torch_and_begins_with_the_tour(tmp_path: Path) -> None:
