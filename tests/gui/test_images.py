@@ -225,5 +225,6 @@ def test_a_class_drawn_on_another_image_is_not_called_missing(
     qtbot.waitUntil(lambda: not widget._coaching and not widget.drawing._tell._timer.isActive(), timeout=20_000)
     said = [widget.guide._coach.item(i).text() for i in range(widget.guide._coach.count())]
     assert not any("object, or remove the class" in text for text in said)
-    assert widget._targets_beside(viewer.layers["two"], ("background", "object")).keys() == {"one"}
+    beside = widget._strokes_beside(viewer.layers["two"], ("background", "object"))
+    assert [sample.name for sample in beside] == ["one"]
     close(viewer, widget)
