@@ -11,6 +11,7 @@ from napari.layers import Image, Labels
 from napari.utils import resize_dask_cache
 from pytestqt.qtbot import QtBot
 
+from benchmarks import huge
 from napari_scribblemamba import _layers
 from napari_scribblemamba._layers import default_brushes, sample_from_layers
 from napari_scribblemamba._session import Session
@@ -112,13 +113,14 @@ def test_the_part_of_a_large_volume_is_around_its_strokes(large: None) -> None:
     assert (sample.target[3, 60, 100:140] == 0).all()
 
 
-def test_napari_keeps_few_slices_of_a_large_volume(large: None) -> None:
-    cache = resize_dask_cache(2**33).cache
+def test_napari_keeps_few_slices_of_a_large_volume(monkeypatch: pytest.MonkeyPatch, large: None) -> None:
+    cache = resize_dask_cache().cache
+    monkeypatch.setattr(cache, "available_bytes", 2**33)  # and back at the end
     _layers.keep_few_slices(Image(np.zeros((4, 8, 8))))
     assert cache.available_bytes == 2**33
     _layers.keep_few_slices(Image(Lazy(), contrast_limits=(0, 255)))
     assert cache.available_bytes == _layers.KEPT
-    resize_dask_cache(2**20)  # who wants still fewer gets that
+    cache.available_bytes = 2**20  # who wants still fewer gets that
     _layers.keep_few_slices(Image(Lazy(), contrast_limits=(0, 255)))
     assert cache.available_bytes == 2**20
 
@@ -218,3 +220,18 @@ def test_accepting_a_prediction_of_a_time_point() -> None:
     assert _layers.accept(strokes, prediction, 6) == 64
     assert strokes.data[1, 2, 3, 3] == 2
     assert (strokes.data > 0).sum() == 64
+
+
+def test_the_benchmark_judges_what_a_large_volume_takes_beyond_a_small_one(capsys: pytest.CaptureFixture) -> None:
+    def visit(grown: int, late: float) -> dict:
+        phases = ("engine imported", huge.DRAWING, huge.TRAINING, huge.MOVING, huge.ALL)
+        late_ms = dict.fromkeys(("p50", "p99", "max"), late)
+        rows = [{"phase": p, "growth_mib": grown, "peak_mib": grown, "seconds": 1, "late_ms": late_ms} for p in phases]
+        return {"volume": [200, 2000, 2000], "phases": rows}
+
+    found = huge.summary(visit(grown=50, late=10), visit(grown=20, late=90))
+    assert found["growth_mib"] == 3 * 50 - 3 * 20  # neither the engine nor what is predicted when asked for
+    assert found["drawing_p99_ms"] == 10
+    assert not huge.report(found)
+    assert huge.report(huge.summary(visit(grown=999, late=10), visit(grown=20, late=10)))
+    assert "beyond the bars: growth_mib" in capsys.readouterr().out
