@@ -41,7 +41,7 @@ VIEW = 500  # pixels of the volume that the person has zoomed in to
 PATIENCE = 1200  # seconds
 DRAWING, TRAINING, MOVING = "strokes", "training, strokes meanwhile", "moves among slices"
 ALL = "prediction of all, stopped"
-BARS = {"growth_mib": 400, "drawing_p99_ms": 60, "drawing_max_ms": 250, "training_p99_ms": 100, "moving_p99_ms": 250}
+BARS = {"growth_mib": 400, "drawing_p99_ms": 100, "drawing_max_ms": 300, "training_p99_ms": 200, "moving_p99_ms": 300}
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ class Visit:
             self.predict()
         found = {"volume": list(self.image.data.shape), "learnt": self.learnt(), "phases": self.phases}
         self.viewer.close()
-        wait_for_background(seconds=60)
+        wait_until(idle)
         return found
 
     @contextmanager
@@ -199,12 +199,13 @@ class Visit:
         print(row, flush=True)
 
     def warm_up(self) -> None:
-        """The first image makes the window import and try the engine."""
-        toy = self.viewer.add_image(np.zeros((3, 48, 48), np.uint8))
+        """The first image makes the window import and try the engine, the first strokes make napari compile."""
+        self.viewer.add_image(np.zeros((3, 48, 48), np.uint8))
+        self.widget.layers._new.click()
         wait_until(lambda: "trainer.strokenet" in sys.modules)
-        wait_for_background(seconds=60)
+        wait_until(idle)
         wait(1)
-        self.viewer.layers.remove(toy)
+        self.viewer.layers.clear()
 
     def draw(self) -> None:
         """Two long strokes on each of some slices."""
@@ -269,7 +270,7 @@ class Visit:
         wait_until(lambda: bool(told))
         self.widget.session.stop()
         wait_until(lambda: self.widget.session.state == "idle")
-        wait_for_background(seconds=300)  # the slice that it was at
+        wait_until(idle)  # the slice that it was at is predicted to its end
 
     def learnt(self) -> dict:
         """How much of the volume it was trained on."""
@@ -301,6 +302,10 @@ class Memory:
         while True:
             self.peak = max(self.peak, self.now())
             time.sleep(0.02)
+
+
+def idle() -> bool:
+    return wait_for_background(seconds=0)
 
 
 def wait_until(reached: Callable[[], bool]) -> None:
