@@ -252,7 +252,7 @@ class Visit:
 
     def look(self, z: int) -> None:
         _layers.show_slice(self.viewer, self.image, z)
-        wait_until(lambda: (self.image.name, z) in self.widget._predicted)
+        wait_until(lambda: (self.image.name, z) in self.widget.overlays.predicted)
 
     def move(self) -> None:
         """Past some slices, as with the slider; the last of them is looked at."""
@@ -260,7 +260,7 @@ class Visit:
         for z in range(self.options.depth - count, self.options.depth):
             _layers.show_slice(self.viewer, self.image, z)
             wait(0.1)
-        wait_until(lambda: (self.image.name, z) in self.widget._predicted)
+        wait_until(lambda: (self.image.name, z) in self.widget.overlays.predicted)
 
     def predict(self) -> None:
         """All of it, stopped after the first slice."""

@@ -111,7 +111,7 @@ def test_n_goes_to_the_next_place_and_the_coach_speaks(make_napari_viewer: Calla
     viewer.reset_view()
     draw(viewer, (30, 10), (30, 30))
     qtbot.waitUntil(lambda: widget.guide._list.count() == 1, timeout=5000)  # that place is answered
-    qtbot.waitUntil(lambda: not widget._coaching, timeout=20_000)
+    qtbot.waitUntil(lambda: not widget.advisor.thinking, timeout=20_000)
 
 
 def test_the_panel_holds_out_and_starts_as_ticked(make_napari_viewer: Callable[..., Viewer], qtbot: QtBot) -> None:

@@ -84,19 +84,19 @@ def test_a_large_volume_is_never_read_whole(
     qtbot.waitUntil(lambda: widget.session.model is not None and widget.session.state == "idle", timeout=120_000)
     own, spread = set(range(7, 14)), {4, 9, 13, 17, 22, 26, 30, 35}
     assert set(pixels.read) <= {*own, *spread, 0, 19, 20, 25, 39}  # napari's own: what it opens with
-    predicted = {z for name, z in widget._predicted}
+    predicted = {z for name, z in widget.overlays.predicted}
     assert predicted == {*own, 25}  # around the strokes, and the slice in view
 
     _layers.show_slice(viewer, image, 30)
-    qtbot.waitUntil(lambda: ("huge", 30) in widget._predicted, timeout=60_000)
-    assert 31 not in {z for _, z in widget._predicted}  # not before anybody asks for all
+    qtbot.waitUntil(lambda: ("huge", 30) in widget.overlays.predicted, timeout=60_000)
+    assert 31 not in {z for _, z in widget.overlays.predicted}  # not before anybody asks for all
 
     widget.session.visible = ("huge", 30)
     widget.models._predict.click()
-    qtbot.waitUntil(lambda: ("huge", 33) in widget._predicted, timeout=60_000)
+    qtbot.waitUntil(lambda: ("huge", 33) in widget.overlays.predicted, timeout=60_000)
     widget.session.stop()
     assert widget.session.state == "idle"
-    assert ("huge", 0) not in widget._predicted  # the nearest come first
+    assert ("huge", 0) not in widget.overlays.predicted  # the nearest come first
     ensemble = _layers.prediction_layers(viewer, image)["ensemble"].data
     assert ensemble.shape == (40, 256, 256)
 
@@ -157,7 +157,7 @@ def test_volumes_through_time_are_drawn_on_trained_and_predicted(make_napari_vie
         draw(strokes, place, 2, range(4, 28), 1)
     widget.drawing.recount()
     widget.drawing.tally.settle()
-    widget._show_tally()
+    widget.paintbox.show_tally()
     assert [widget.slices._list.itemText(i) for i in range(2)] == ["t 1 · z 2 · 32 px", "t 2 · z 0 · 32 px"]
 
     _layers.show_slice(viewer, strokes, 0)
@@ -168,7 +168,7 @@ def test_volumes_through_time_are_drawn_on_trained_and_predicted(make_napari_vie
 
     widget.classes.setCurrent(1)
     _layers.show_slice(viewer, strokes, 5)
-    widget._toggle_absent()
+    widget.paintbox.toggle_absent()
     assert _layers.absences(strokes) == ((5, 1),)
     assert widget.recorder._held.journal.absent == {((1, 1), 1)}
 

@@ -35,13 +35,13 @@ def two_drawn(viewer: Viewer, folder: Path, make_run: Callable | None = None) ->
             widget.layers._new.click()
             strokes_of_both(viewer, widget)
             widget.project.saveRequested.emit(folder)
-    widget._show_images()
+    widget.gallery.list()
     assert not widget._list_line.isHidden() and widget.list._add.text() == "Add opened"
     widget.list._add.click()
     jump(viewer, widget, 1)
     strokes_of_both(viewer, widget)
     QTest.qWait(50)  # what was drawn is recorded
-    widget._show_images()
+    widget.gallery.list()
     return widget
 
 
@@ -92,7 +92,7 @@ def test_images_are_jumped_among_and_come_back_with_their_strokes(
 
     viewer, widget = reopened(make_napari_viewer, tmp_path / "both")
     assert [layer.name for layer in viewer.layers] == ["one", "strokes · one"]  # the rest comes when it is wanted
-    widget._show_images()
+    widget.gallery.list()
     jump(viewer, widget, 1)
     assert in_view(viewer) == ["two", "strokes · two"]
     assert all((viewer.layers[f"strokes · {n}"].data == v).all() for n, v in zip(("one", "two"), values, strict=True))
@@ -116,7 +116,7 @@ def test_all_images_with_strokes_are_learnt_from_and_predicted(
     assert all((sample.target[24, 20:28] == 1).all() for sample in run.samples)
     assert in_view(viewer)[0] == "one" and "two" not in in_view(viewer)
     first = run.samples[0].image
-    widget._show_images()
+    widget.gallery.list()
     jump(viewer, widget, 1)
     draw(viewer, (40, 4), (40, 44))
     qtbot.waitUntil(lambda: (run.samples[1].target[40] != IGNORE).any(), timeout=10_000)
@@ -143,7 +143,7 @@ def test_a_file_that_went_is_marked_and_found_again(make_napari_viewer: Callable
     (tmp_path / "two.tif").rename(tmp_path / "moved.tif")
     (tmp_path / "one.tif").write_bytes((tmp_path / "one.tif").read_bytes() + b" ")
     viewer, widget = reopened(make_napari_viewer, tmp_path / "both")
-    widget._show_images()
+    widget.gallery.list()
     assert [text.split(" · ")[0] for _, text in texts(widget)] == ["⚠ changed", "⚠ missing"]
     jump(viewer, widget, 1)
     assert "'two' is no longer at" in messages()[-1] and not widget.list._find.isHidden()
@@ -222,9 +222,9 @@ def test_a_class_drawn_on_another_image_is_not_called_missing(
     widget = two_drawn(viewer, tmp_path / "both")
     strokes = viewer.layers["strokes · two"]
     strokes.data_setitem(np.nonzero(strokes.data == 2), 0)
-    qtbot.waitUntil(lambda: not widget._coaching and not widget.drawing._tell._timer.isActive(), timeout=20_000)
+    qtbot.waitUntil(lambda: not widget.advisor.thinking and not widget.drawing._tell._timer.isActive(), timeout=20_000)
     said = [widget.guide._coach.item(i).text() for i in range(widget.guide._coach.count())]
     assert not any("object, or remove the class" in text for text in said)
-    beside = widget._strokes_beside(viewer.layers["two"], ("background", "object"))
+    beside = widget.advisor.strokes_beside(viewer.layers["two"], ("background", "object"))
     assert [sample.name for sample in beside] == ["one"]
     close(viewer, widget)

@@ -22,7 +22,7 @@ def drawn(viewer: Viewer, rows: tuple[int, ...]) -> ScribbleMamba:
     for row in rows:
         widget.layers.value()[1].data_setitem((np.full(48, row), np.arange(48)), 2)
         widget.recorder.settle()
-    widget._show_images()
+    widget.gallery.list()
     return widget
 
 

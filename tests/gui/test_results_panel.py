@@ -63,7 +63,7 @@ def test_an_accepted_slice_is_drawn_where_nothing_was(make_napari_viewer: Callab
     assert np.array_equal(strokes.data, before)
     press(viewer, Qt.Key.Key_Z, CTRL)
     assert not strokes.data.any()  # the stroke itself
-    widget._predicted.clear()
+    widget.overlays.predicted.clear()
     button(widget.results, "Accept slice").click()
     assert "not predicted yet" in messages()[-1] and not strokes.data.any()
 

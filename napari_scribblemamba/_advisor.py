@@ -1,0 +1,160 @@
+"""Where to draw next: the coach's advice, the networks' places, the referee's verdict, and the way to each place."""
+
+from collections.abc import Callable, Generator
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from napari.layers import Image
+from napari.viewer import Viewer
+
+from napari_scribblemamba import _layers
+from napari_scribblemamba._box import Box
+from napari_scribblemamba._drawing import Drawing
+from napari_scribblemamba._gallery import Gallery
+from napari_scribblemamba._guide import Guidance, is_undrawn
+from napari_scribblemamba._guide_panel import GuidePanel
+from napari_scribblemamba._hand import Hand
+from napari_scribblemamba._overlays import Overlays
+from napari_scribblemamba._session import Session
+from napari_scribblemamba._worker import run_in_background
+from trainer.dataset import IGNORE, Sample
+from trainer.stack import Part
+
+if TYPE_CHECKING:
+    from trainer.coach import Advice
+    from trainer.disagreement import Place
+
+COACHED = 2**26  # voxels of a sample, at most, whose strokes the coach looks at
+
+
+class Advisor:
+    """Says it in the panel of the guide."""
+
+    def __init__(
+        self,
+        viewer: Viewer,
+        session: Session,
+        hand: Hand,
+        drawing: Drawing,
+        gallery: Gallery,
+        overlays: Overlays,
+        panel: GuidePanel,
+        failed: Callable[[Exception], None],
+    ) -> None:
+        self._viewer, self._session, self._hand, self._drawing = viewer, session, hand, drawing
+        self._gallery, self._overlays, self._panel, self._failed = gallery, overlays, panel, failed
+        self.thinking = self._again = False
+        panel.nextRequested.connect(lambda place: self._go_to(place.image, place.slice, place.row, place.column))
+        panel.placeRequested.connect(lambda advice: self._go_to(advice.image, advice.slice or 0, *advice.place))
+        session.guided.connect(self._on_guided)
+
+    def forget(self) -> None:
+        """A training begins, and what was said of the one before is past."""
+        self._panel.setPlaces([])
+        self._panel.setVerdict(None, ())
+
+    def coach(self) -> None:
+        """What to say about the strokes in hand and on the images beside; thought out in the background."""
+        image, strokes, names = self._hand.image, self._hand.strokes, self._hand.names()
+        if image is None or strokes is None:
+            return
+        try:
+            sample = _layers.strokes_alone(strokes, image, names, self._drawing.tally)
+        except ValueError:  # strokes of another image; Train says so
+            return
+        if sample.target.size > COACHED:
+            return
+        self._leave_out_drawn(sample)
+        samples = [self._in_box(each) for each in (sample, *self.strokes_beside(image, names))]
+        if self.thinking:
+            self._again = True
+        else:
+            self._think(samples, names, self._seen(image, sample.part, names))
+
+    def strokes_beside(self, image: Image, names: tuple[str, ...]) -> list[Sample]:
+        """Those on the project's other images that are loaded, as far as these are not too large."""
+        found = []
+        for other, strokes in self._gallery.images.loaded():
+            if other != image and strokes is not None and strokes.data.size <= COACHED:
+                with suppress(ValueError):  # strokes of another image; Train says so
+                    found.append(_layers.strokes_alone(strokes, other, names))
+        return found
+
+    def _seen(self, image: Image, part: Part | None, names: tuple[str, ...]) -> dict[str, dict[str, np.ndarray]] | None:
+        """What each network says where the image was drawn on; while it still learns, strokes contradict it anyway."""
+        if self._session.state != "idle" or self._overlays.names != names:
+            return None
+        seen = _layers.predicted_classes(self._viewer, image, part)
+        return {image.name: seen} if seen else None
+
+    def _think(
+        self, samples: list[Sample], names: tuple[str, ...], predictions: dict[str, dict[str, np.ndarray]] | None
+    ) -> None:
+        self.thinking = True
+        run_in_background(
+            _advised(samples, names, predictions),
+            on_event=lambda _: None,
+            on_done=self._on_advice,
+            on_error=self._on_failed,
+        )
+
+    def _on_advice(self, advice: "list[Advice]") -> None:
+        self.thinking = False
+        self._panel.setAdvice(advice)
+        if self._again:  # drawn on meanwhile
+            self._again = False
+            self.coach()
+
+    def _on_failed(self, error: Exception) -> None:
+        self.thinking = False
+        self._failed(error)
+
+    def _in_box(self, sample: Sample) -> Sample:
+        """Without the strokes outside the box that was predicted: nobody has said anything of what is there."""
+        box, corner = self._overlays.boxes.get(sample.name), (0, 0) if sample.part is None else sample.part.corner
+        return sample if box is None else replace(sample, target=box.seen_from(*corner).masked(sample.target, IGNORE))
+
+    def _leave_out_drawn(self, sample: Sample) -> None:
+        """A place of this image that was drawn on is answered."""
+        if places := self._panel.places():
+            self._panel.setPlaces([p for p in places if p.image != sample.name or is_undrawn(p, sample)])
+
+    def _on_guided(self, guidance: Guidance) -> None:
+        boxes = self._overlays.boxes
+        self._panel.setPlaces([_moved(place, boxes.get(place.image)) for place in guidance.places])
+        self._panel.setVerdict(guidance.verdict, self._overlays.names)
+
+    def _go_to(self, name: str, index: int, row: int, column: int) -> None:
+        loaded = (image for image, _ in self._gallery.images.loaded())
+        known = [self._overlays.image(name), *loaded, self._hand.image]
+        image = next((image for image in known if image is not None and image.name == name), None)
+        if image in self._viewer.layers:
+            self._gallery.bring_forward(image)
+            _layers.go_to(self._viewer, image, index, row, column)
+
+
+def _moved(place: "Place", box: Box | None) -> "Place":
+    """A place in a box as one of the image."""
+    return place if box is None else replace(place, row=place.row + box.top, column=place.column + box.left)
+
+
+def _advised(
+    samples: list[Sample], names: tuple[str, ...], predictions: dict[str, dict[str, np.ndarray]] | None
+) -> Generator[None, None, "list[Advice]"]:
+    """In the thread: what the coach says about the strokes of some samples."""
+    from trainer.coach import advice
+
+    parts = {sample.name: sample.part for sample in samples}
+    return [_placed(each, parts.get(each.image)) for each in advice(samples, names, predictions)]
+    yield  # makes it a generator, one without events
+
+
+def _placed(advice: "Advice", part: Part | None) -> "Advice":
+    """Advice about a part of a stack, with its place in the stack."""
+    if part is None or advice.slice is None:
+        return advice
+    top, left = part.corner
+    place = advice.place and (advice.place[0] + top, advice.place[1] + left)
+    return replace(advice, slice=part.slices[advice.slice], place=place)

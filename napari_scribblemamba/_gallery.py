@@ -1,0 +1,162 @@
+"""The images of a project in the window: the list to jump among them, and the project itself, saved and opened."""
+
+import logging
+from pathlib import Path
+
+from napari.layers import Image
+from napari.utils.notifications import show_error, show_info
+from napari.viewer import Viewer
+from qtpy.QtCore import QObject, QTimer, Signal
+
+from napari_scribblemamba import _layers, _recovery
+from napari_scribblemamba._folded import Folded
+from napari_scribblemamba._hand import Hand
+from napari_scribblemamba._images import Images
+from napari_scribblemamba._images_panel import ImagesPanel
+from napari_scribblemamba._project_panel import ProjectPanel
+from napari_scribblemamba._recorder import Recorder
+
+log = logging.getLogger(__name__)
+LIST = 300  # ms between two updates of the list
+
+
+class Gallery(QObject):
+    """Shows one image of the project and puts the others aside; goes with its panel, which the recorder may outlive."""
+
+    leaving = Signal()  # another image is about to be shown
+    shown = Signal()
+    listed = Signal(int)  # images of the project, at most every LIST ms
+
+    def __init__(
+        self, viewer: Viewer, recorder: Recorder, hand: Hand, panel: ImagesPanel, line: Folded, project: ProjectPanel
+    ) -> None:
+        super().__init__(panel)
+        self._viewer, self._recorder, self._hand = viewer, recorder, hand
+        self._panel, self._line, self._project = panel, line, project
+        self.images = Images(viewer, recorder)
+        self.mode = "paint"  # of the strokes that were in hand before
+        self._listing = QTimer(self)
+        self._listing.setSingleShot(True)
+        self._listing.setInterval(LIST)
+        self._listing.timeout.connect(self.list)
+        recorder.told.connect(self._tell)
+        panel.valueChanged.connect(lambda: self.show(panel.value()))
+        panel.addRequested.connect(self._add)
+        panel.removeRequested.connect(self._remove)
+        panel.foundRequested.connect(self._relink)
+        project.saveRequested.connect(self._save)
+        project.openRequested.connect(self._open)
+        project.forgetRequested.connect(self._forget)
+
+    # the images -----------------------------------------------------------------------------------------------------
+
+    def show(self, key: str) -> None:
+        """This one in view and in hand, the others aside."""
+        self.leaving.emit()
+        try:
+            self._hand.take(*self.images.show(key))
+        except (ValueError, OSError) as e:
+            show_error(f"{e}; Find… says where it is" if isinstance(e, FileNotFoundError) else str(e))
+            self._panel.setValue(key)  # what to find
+        else:
+            self._take_in_hand()
+            self.shown.emit()
+
+    def bring_forward(self, image: Image) -> None:
+        """Where it is put aside for another one."""
+        home = _layers.home_of(image)
+        if _layers.is_aside(image) and home is not None and home[0] == str(self._recorder.project()):
+            self.show(home[1])
+
+    def list(self) -> None:
+        """All images, where there are more than the one in hand."""
+        rows = self.images.rows()
+        others = [image for image in self.images.to_add() if image not in self._hand.channels()] if rows else []
+        self._panel.setImages(rows)
+        self._panel.setValue(self.images.key())
+        self._panel.set_to_add([image.name for image in others])
+        self._line.set_title(self._panel.title())
+        self._line.setVisible(len(rows) > 1 or bool(others))
+        self.listed.emit(len(rows))
+
+    def _tell(self) -> None:
+        self._project.set_line(self._recorder.line())
+        self._listing.start()
+
+    def _take_in_hand(self) -> None:
+        """The strokes of another image, with the tool at hand."""
+        strokes = self._hand.strokes
+        if strokes is not None:
+            self._viewer.layers.selection.active = strokes
+            strokes.mode = "erase" if self.mode == "erase" else "paint"
+
+    def _add(self) -> None:
+        for image in self.images.to_add():
+            try:
+                self.images.add(image)
+            except (ValueError, OSError) as e:
+                show_error(str(e))
+        self.list()
+
+    def _remove(self, key: str, forget: bool) -> None:
+        try:
+            if key == self.images.key():
+                self.show(self.images.neighbour(key, 1))
+            if key != self.images.key():  # else the other one cannot be shown, and that was said
+                self.images.remove(key, forget)
+        except (ValueError, OSError) as e:
+            show_error(str(e))
+        self.list()
+
+    def _relink(self, key: str, path: Path) -> None:
+        """Its file is elsewhere; where that is another one, it is asked whether it will do."""
+        try:
+            try:
+                self.images.relink(key, path, changed=False)
+            except ValueError as e:
+                if not self._panel.confirms(f"{e}\n\nUse it nevertheless?"):
+                    return
+                self.images.relink(key, path, changed=True)
+        except OSError as e:
+            show_error(str(e))
+            return
+        self.list()
+        self.show(key)
+
+    # the project ----------------------------------------------------------------------------------------------------
+
+    def _save(self, folder: Path) -> None:
+        try:
+            self._recorder.save_as(folder)
+        except (ValueError, OSError) as e:
+            show_error(str(e))
+        else:
+            show_info(f"saved to {folder}; from now on every stroke is kept there as you draw it")
+
+    def _open(self, folder: Path) -> None:
+        try:
+            opened = self.images.open_project(folder)
+        except (ValueError, OSError) as e:
+            show_error(str(e))
+            return
+        if opened is not None:
+            self._hand.take(*opened)
+            self._take_in_hand()
+        if folder == self._project.recovered():
+            self._project.set_recovered(None)
+
+    def _forget(self, folder: Path) -> None:
+        try:
+            _recovery.forget(folder)
+        except (ValueError, OSError) as e:
+            show_error(str(e))
+        self.offer_recovered()
+
+    def offer_recovered(self) -> None:
+        """The newest strokes that an earlier session has not saved."""
+        try:
+            _recovery.prune()
+            folders = _recovery.unsaved()
+            self._project.set_recovered(*([folders[0], _recovery.title(folders[0])] if folders else [None]))
+        except (ValueError, OSError) as e:
+            log.warning("%s", e)

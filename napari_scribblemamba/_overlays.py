@@ -1,0 +1,144 @@
+"""Predictions over their images: which images and classes they are of, their layers, and how these are seen."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from napari.layers import Image
+from napari.utils.notifications import show_error
+from napari.viewer import Viewer
+from qtpy.QtCore import QTimer
+from superqt.utils import qthrottled
+
+from napari_scribblemamba import _layers
+from napari_scribblemamba._box import Box
+from napari_scribblemamba._classes_panel import ClassesPanel
+from napari_scribblemamba._session import Prediction
+from napari_scribblemamba._view_panel import ENSEMBLE, ViewPanel
+
+REFRESH = 500  # ms between two refreshes of the layers
+ARRIVAL = 100  # ms between two new layers: each makes the window wait
+
+
+class Overlays:
+    """Those of the last training or prediction."""
+
+    def __init__(self, viewer: Viewer, classes: ClassesPanel, panel: ViewPanel) -> None:
+        self._viewer, self._classes, self._panel = viewer, classes, panel
+        self.names: tuple[str, ...] = ()  # of the classes
+        self.boxes: dict[str, Box | None] = {}  # image's name -> what of it is predicted
+        self.predicted: set[tuple[str, int | None]] = set()  # (image's name, slice) that can be accepted
+        self._images: dict[str, Image] = {}
+        self._coming: list[tuple[str, Image]] = []  # networks and images whose layers are to be made
+        self._training = False
+        self._sure_of = 0  # class whose probability is shown where it was asked for
+        self._arrivals = QTimer()
+        self._arrivals.setInterval(ARRIVAL)
+        self._arrivals.timeout.connect(self._add_layer)
+        self._refresh = qthrottled(self._refresh_layers, timeout=REFRESH, leading=True)
+        panel.valueChanged.connect(self.show_view)
+
+    def end(self) -> None:
+        self._arrivals.stop()
+        self._refresh.cancel()
+
+    # of what --------------------------------------------------------------------------------------------------------
+
+    def watch(self, images: Sequence[Image], names: tuple[str, ...]) -> None:
+        """From now on predictions are of these images, as far as their boxes go, and of these classes."""
+        self._images, self.names = {image.name: image for image in images}, names
+        self.boxes = {image.name: _layers.box_of(image) for image in images}
+        self._sure_of = min(max(self._classes.current(), 0), len(names) - 1)
+
+    def image(self, name: str) -> Image | None:
+        """Of that name, if it is still in the viewer."""
+        image = self._images.get(name)
+        return image if image in self._viewer.layers else None
+
+    def images(self) -> list[Image]:
+        return [image for image in self._images.values() if image in self._viewer.layers]
+
+    def brushes(self) -> tuple[_layers.Brush, ...]:
+        """The colours of the predicted classes: those of the brushes, where there is one of that name."""
+        colours = {brush.name: brush.colour for brush in self._classes.value()}
+        return tuple(replace(b, colour=colours.get(b.name, b.colour)) for b in _layers.default_brushes(self.names))
+
+    # their layers ---------------------------------------------------------------------------------------------------
+
+    def clear(self) -> None:
+        for image in self.images():
+            _layers.clear_predictions(self._viewer, image)
+        self.predicted.clear()
+
+    def expect(self, networks: Sequence[str]) -> None:
+        """Of a training: their layers come one by one, before they are wanted and before one draws on."""
+        self._coming = [(name, image) for image in self.images() for name in (ENSEMBLE, *networks)]
+        self._arrivals.start()
+        self._add_layer()
+
+    def set_state(self, state: str) -> None:
+        """Of the session."""
+        self._training = state in ("training", "paused")
+
+    def show(self, prediction: Prediction) -> bool:
+        """In the layers of its image; whether that is still there and as large as it was."""
+        image, box = self.image(prediction.image), self.boxes.get(prediction.image)
+        if image is None or not _fits(prediction, _layers.image_space(image), box):
+            return False
+        self.predicted.add((prediction.image, prediction.index))
+        before = set(_layers.overlays(self._viewer, image))
+        _layers.show_prediction(self._viewer, image, prediction.labels, prediction.index, self.brushes(), box)
+        if prediction.probabilities is not None:
+            self._show_probability(image, prediction)
+        if set(_layers.overlays(self._viewer, image)) != before:
+            self._on_new(image)
+        self._refresh()
+        return True
+
+    def _show_probability(self, image: Image, prediction: Prediction) -> None:
+        brush = self.brushes()[self._sure_of]
+        layer = _layers.probability_layer(self._viewer, image, prediction.network, brush)
+        where = _layers.index_of(image, prediction.index, self.boxes.get(prediction.image))
+        layer.data[where] = prediction.probabilities[self._sure_of]
+
+    def _add_layer(self) -> None:
+        if not (self._coming and self._training):
+            self._arrivals.stop()
+            return
+        name, image = self._coming.pop(0)
+        if image in self.images() and name not in _layers.prediction_layers(self._viewer, image):
+            _layers.add_prediction_layer(self._viewer, image, name, self.brushes())
+            self._on_new(image)
+
+    def _on_new(self, image: Image) -> None:
+        names = _layers.prediction_layers(self._viewer, image)
+        self._panel.set_names(sorted(names, key=lambda name: (name == ENSEMBLE, name)))
+        self.show_view()
+
+    def _refresh_layers(self) -> None:
+        for image in self.images():
+            for layer in _layers.overlays(self._viewer, image):
+                layer.refresh()
+
+    # how they are seen ----------------------------------------------------------------------------------------------
+
+    def show_view(self) -> None:
+        for image in self.images():
+            _layers.set_view(self._viewer, image, self._panel.value())
+
+    def recolour(self) -> None:
+        for image in self.images():
+            _layers.recolour_predictions(self._viewer, image, self.brushes())
+
+    def show_difference(self, image: Image | None, one: str, other: str) -> None:
+        try:
+            if image is not None:
+                _layers.add_difference_layer(self._viewer, image, one, other)
+        except ValueError as e:
+            show_error(str(e))
+        self.show_view()
+
+
+def _fits(prediction: Prediction, space: tuple[int, ...], box: Box | None) -> bool:
+    """Whether it is of an image of this size: else that was replaced meanwhile."""
+    shape = next(iter(prediction.labels.values())).shape
+    return (space if box is None else (*space[:-2], *box.shape))[-len(shape) :] == shape
