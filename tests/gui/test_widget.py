@@ -79,7 +79,7 @@ def draw(viewer: Viewer, start: tuple[float, float], end: tuple[float, float], m
         size = native.size()
         QTest.qWait(100)
     viewer.reset_view()  # all of the image
-    points = np.linspace(start, end, 9)
+    points = [*np.linspace(start, end, 9), end]  # the last one twice: a move of the screen's own cursor may drop one
     mouse(viewer, QEvent.Type.MouseButtonPress, canvas_point(viewer, points[0]))
     for i, point in enumerate(points):
         QTest.qWait(25)  # vispy drops moves that come within 10 ms
