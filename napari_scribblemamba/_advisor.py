@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from napari.layers import Image
 from napari.viewer import Viewer
+from qtpy.QtCore import QObject
 
 from napari_scribblemamba import _layers
 from napari_scribblemamba._box import Box
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 COACHED = 2**26  # voxels of a sample, at most, whose strokes the coach looks at
 
 
-class Advisor:
+class Advisor(QObject):
     """Says it in the panel of the guide."""
 
     def __init__(
@@ -43,6 +44,7 @@ class Advisor:
         panel: GuidePanel,
         failed: Callable[[Exception], None],
     ) -> None:
+        super().__init__(panel)  # and goes with it: what a thread finds afterwards nobody hears
         self._viewer, self._session, self._hand, self._drawing = viewer, session, hand, drawing
         self._gallery, self._overlays, self._panel, self._failed = gallery, overlays, panel, failed
         self.thinking = self._again = False

@@ -7,6 +7,7 @@ import numpy as np
 from napari.layers import Image
 from napari.utils.notifications import show_error, show_info
 from napari.viewer import Viewer
+from qtpy.QtCore import QObject
 
 from napari_scribblemamba import _layers
 from napari_scribblemamba._drawing import Drawing
@@ -17,7 +18,7 @@ from napari_scribblemamba._view_panel import ENSEMBLE
 from napari_scribblemamba._worker import run_in_background
 
 
-class Findings:
+class Findings(QObject):
     """By the ensemble's predictions of the image in hand."""
 
     def __init__(
@@ -29,6 +30,7 @@ class Findings:
         panel: ResultsPanel,
         failed: Callable[[Exception], None],
     ) -> None:
+        super().__init__(panel)  # and goes with it: what a thread finds afterwards nobody hears
         self._viewer, self._hand, self._drawing, self._overlays = viewer, hand, drawing, overlays
         self._panel, self._failed = panel, failed
         panel.acceptRequested.connect(self._accept)
