@@ -10,6 +10,9 @@ TORCH_INDEX ?=
 SYSTEM := xvfb xauth libgl1 libegl1 libxkbcommon-x11-0 libxcb-cursor0 libxcb-icccm4 libxcb-keysyms1 \
 	libxcb-shape0 libglib2.0-0 libdbus-1-3 libfontconfig1
 
+# tests of the engine side by side; those of the window need the mouse for themselves
+JOBS ?= 2
+
 SCREEN := QT_QPA_PLATFORM=xcb xvfb-run -a -s "-screen 0 1400x1000x24"
 
 .PHONY: run demo test lint picture system clean
@@ -30,7 +33,8 @@ demo: .venv/installed
 	@echo "the picture is runs/demo/picture.png"
 
 test: system .venv/installed
-	QT_API=pyqt6 PYTEST_QT_API=pyqt6 $(SCREEN) $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/engine -n $(JOBS)
+	QT_API=pyqt6 PYTEST_QT_API=pyqt6 $(SCREEN) $(BIN)/python -m pytest tests/gui
 	QT_API=pyside6 PYTEST_QT_API=pyside6 $(SCREEN) $(BIN)/python -m pytest tests/gui -m bindings
 
 lint: .venv/installed
