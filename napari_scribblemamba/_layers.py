@@ -26,12 +26,12 @@ from trainer.stack import LARGE, Part, Stack, part_around
 CHANNEL_AXES = {"c", "ch", "channel", "channels"}
 KEY = "scribblemamba"  # of our entry in a layer's metadata
 BACKGROUND = "#7d8590"
-# Okabe and Ito, Color universal design (2008), the dark blue last: it is hard to see on dark images
 DISAGREEMENT = "#ff4fd8"  # pink: no class has it
 BOX = "#ffd500"  # of its rectangle
 MOST_CLASSES = 64  # that dense labels are read as; more are numbered objects
 KEPT = 2**28  # bytes of slices that were shown, 64 of 2000 x 2000: chunks that hold several are read once
 OUTLINE = 1  # pixels of a contour
+# Okabe and Ito, Color universal design (2008), the dark blue last: it is hard to see on dark images
 OKABE_ITO = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#cc79a7", "#d55e00", "#0072b2")
 
 
