@@ -104,6 +104,7 @@ class ScribbleMamba(QWidget):
         self._help: Help | None = None
         self._warm = self._judged = False
         self._look = qdebounced(self._look_at_slice, timeout=LOOK)
+        self._looked: tuple[str, int | None] | None = None  # (sample, slice): one that fails is not tried on and on
 
         self.layers = LayersPanel(napari_viewer.layers)
         self.list = ImagesPanel()
@@ -542,6 +543,7 @@ class ScribbleMamba(QWidget):
         if image is None or visible in self.overlays.predicted:
             return
         if _layers.is_large(image, box=self.overlays.boxes.get(name)):
+            self._looked = visible if self.session.state == "idle" else self._looked
             self.session.look()
 
     # the session tells something ------------------------------------------------------------------------------------
@@ -555,6 +557,8 @@ class ScribbleMamba(QWidget):
         self.frames.set_busy(state == "training")
         self.progress.set_state(state)
         self.overlays.set_state(state)
+        if state == "idle" and self.session.visible != self._looked:  # it may have come into view meanwhile
+            self._look()
 
     def _on_settled(self, machine: str) -> None:
         self.progress.set_machine(machine)

@@ -88,7 +88,9 @@ def test_a_large_volume_is_never_read_whole(
     assert predicted == {*own, 25}  # around the strokes, and the slice in view
 
     _layers.show_slice(viewer, image, 30)
-    qtbot.waitUntil(lambda: ("huge", 30) in widget.overlays.predicted, timeout=60_000)
+    qtbot.waitUntil(
+        lambda: ("huge", 30) in widget.overlays.predicted and widget.session.state == "idle", timeout=60_000
+    )
     assert 31 not in {z for _, z in widget.overlays.predicted}  # not before anybody asks for all
 
     widget.session.visible = ("huge", 30)
@@ -97,6 +99,14 @@ def test_a_large_volume_is_never_read_whole(
     widget.session.stop()
     assert widget.session.state == "idle"
     assert ("huge", 0) not in widget.overlays.predicted  # the nearest come first
+
+    widget.session.state = "saving"  # as if something else were under way
+    _layers.show_slice(viewer, image, 2)
+    qtbot.wait(400)
+    assert ("huge", 2) not in widget.overlays.predicted
+    widget.session._set_state("idle")
+    qtbot.waitUntil(lambda: ("huge", 2) in widget.overlays.predicted, timeout=60_000)
+
     ensemble = _layers.prediction_layers(viewer, image)["ensemble"].data
     assert ensemble.shape == (40, 256, 256)
 
