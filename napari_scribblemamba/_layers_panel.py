@@ -5,11 +5,12 @@ from functools import partial
 
 from napari.components import LayerList
 from napari.layers import Image, Labels, Layer
-from qtpy.QtCore import QSignalBlocker, Signal
+from qtpy.QtCore import QSignalBlocker, QSize, Signal
 from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QLabel, QMenu, QPushButton, QWidget
 
 from napari_scribblemamba._layers import KEY, belong, home_of, is_scribble_layer, is_source_image
 
+SHORTEST = 90  # pixels of a name
 HINT = "color: #9aa4b0; font-size: 8pt;"
 
 
@@ -24,8 +25,11 @@ class LayerCombo(QComboBox):
         self._emitted: Layer | None = None
         self.setPlaceholderText(placeholder)
         self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        self.setMinimumContentsLength(12)
         self.currentIndexChanged.connect(self._emit)
+
+    def minimumSizeHint(self) -> QSize:
+        """Qt's leaves room for the whole placeholder."""
+        return QSize(SHORTEST, super().minimumSizeHint().height())
 
     def value(self) -> Layer | None:
         return self._layers[self.currentIndex()] if self.currentIndex() >= 0 else None

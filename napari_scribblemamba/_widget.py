@@ -17,12 +17,10 @@ from qtpy.QtCore import QEvent, QSize, Qt
 from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import (
     QApplication,
-    QFrame,
     QGroupBox,
     QHBoxLayout,
     QMainWindow,
     QPushButton,
-    QScrollArea,
     QVBoxLayout,
     QWidget,
 )
@@ -35,6 +33,7 @@ from napari_scribblemamba._batch import Batch
 from napari_scribblemamba._box_layer import BoxLayer
 from napari_scribblemamba._box_panel import BoxPanel
 from napari_scribblemamba._classes_panel import ClassesPanel
+from napari_scribblemamba._column import Column
 from napari_scribblemamba._command import fit_command, predict_command
 from napari_scribblemamba._drawing import Drawing
 from napari_scribblemamba._findings import Findings
@@ -138,10 +137,6 @@ class ScribbleMamba(QWidget):
         self.tour.offer()
 
     def _lay_out(self) -> None:
-        content = QWidget()
-        column = QVBoxLayout(content)
-        column.setContentsMargins(6, 4, 6, 4)
-        column.setSpacing(6)
         self._list_line = Folded("Images", self.list, unfolded=True)
         self._list_line.hide()  # one image needs no list
         self._replay_line = Folded("Replay", self.replay)
@@ -156,14 +151,7 @@ class ScribbleMamba(QWidget):
             _group("Model", self.models),
         )
         self._groups = {group.title(): group for group in groups}
-        for group in groups:
-            column.addWidget(group)
-        column.addStretch(1)
-        self._scroll = scroll = QScrollArea()
-        scroll.setWidget(content)
-        scroll.setWidgetResizable(True)
-        scroll.setFrameShape(QFrame.Shape.NoFrame)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self._column = Column(list(groups))
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
         outer.setSpacing(2)
@@ -173,8 +161,7 @@ class ScribbleMamba(QWidget):
         top.addWidget(self._help_button)
         outer.addLayout(top)
         outer.addWidget(self.tour)
-        outer.addWidget(scroll)
-        self.setMinimumWidth(WIDTH)
+        outer.addWidget(self._column)
 
     def _share_out(self) -> None:
         """Each part of the panel that is more than a line goes to one who looks after it."""
@@ -389,7 +376,7 @@ class ScribbleMamba(QWidget):
         for group in self._groups.values():
             group.setStyleSheet(FRAMED if group is chosen else "")
         if chosen is not None:
-            self._scroll.ensureWidgetVisible(chosen)
+            self._column.ensureWidgetVisible(chosen)
 
     def _open_sample(self, name: str) -> None:
         try:

@@ -23,6 +23,7 @@ from qtpy.QtWidgets import QApplication
 import napari_scribblemamba
 from napari_scribblemamba import _layers
 from napari_scribblemamba._classes_panel import PIXELS
+from napari_scribblemamba._folded import Folded
 from napari_scribblemamba._session import Prediction, Session
 from napari_scribblemamba._widget import ScribbleMamba
 from napari_scribblemamba._worker import run_in_background
@@ -539,3 +540,18 @@ def test_the_chosen_class_and_the_layers_label_are_one(make_napari_viewer: Calla
     assert strokes.selected_label == 1
     strokes.selected_label = 9  # no class: the row stays
     assert widget.classes.current() == 0
+
+
+def test_nothing_is_cut_at_the_side(make_napari_viewer: Callable[..., Viewer]) -> None:
+    viewer = make_napari_viewer(show=True)
+    widget = docked(viewer)
+    viewer.add_image(disc_image(), name="an image whose name is longer than a panel is wide, as of a microscope")
+    widget.layers._new.click()
+    column = widget._column
+    for unfolded in (False, True):
+        for part in column.findChildren(Folded):
+            part.unfold(unfolded)
+        for width in (10, 340):  # as narrow as it goes, and as it opens
+            viewer.window._qt_window.resizeDocks([widget.parent()], [width], Qt.Orientation.Horizontal)
+            QTest.qWait(100)
+            assert column.widget().width() <= column.viewport().width()
