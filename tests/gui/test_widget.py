@@ -542,7 +542,7 @@ def test_the_chosen_class_and_the_layers_label_are_one(make_napari_viewer: Calla
     assert widget.classes.current() == 0
 
 
-def test_nothing_is_cut_at_the_side(make_napari_viewer: Callable[..., Viewer]) -> None:
+def test_nothing_is_cut_at_the_side(make_napari_viewer: Callable[..., Viewer], qtbot: QtBot) -> None:
     viewer = make_napari_viewer(show=True)
     widget = docked(viewer)
     viewer.add_image(disc_image(), name="an image whose name is longer than a panel is wide, as of a microscope")
@@ -554,4 +554,4 @@ def test_nothing_is_cut_at_the_side(make_napari_viewer: Callable[..., Viewer]) -
         for width in (10, 340):  # as narrow as it goes, and as it opens
             viewer.window._qt_window.resizeDocks([widget.parent()], [width], Qt.Orientation.Horizontal)
             QTest.qWait(100)
-            assert column.widget().width() <= column.viewport().width()
+            qtbot.waitUntil(lambda: column.widget().width() <= column.viewport().width())
