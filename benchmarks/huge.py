@@ -41,7 +41,7 @@ VIEW = 500  # pixels of the volume that the person has zoomed in to
 PATIENCE = 1200  # seconds
 DRAWING, TRAINING, MOVING = "strokes", "training, strokes meanwhile", "moves among slices"
 ALL = "prediction of all, stopped"
-BARS = {"growth_mib": 400, "drawing_p99_ms": 100, "drawing_max_ms": 300, "training_p99_ms": 200, "moving_p99_ms": 300}
+BARS = {"growth_mib": 400, "drawing_p99_ms": 60, "drawing_max_ms": 250, "training_p99_ms": 100, "moving_p99_ms": 250}
 
 
 @dataclass(frozen=True)
