@@ -18,8 +18,7 @@ import tyro
 
 from benchmarks.bundle import LOOKS, numbered
 from benchmarks.images import Half, files
-from benchmarks.supervised import call
-from trainer.files import replacing
+from benchmarks.supervised import call, fill, fit, settings
 
 
 @dataclass(frozen=True)
@@ -34,15 +33,10 @@ class Options:
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
-    found = json.loads(options.out.read_text()) if options.out.exists() else {}
     with tempfile.TemporaryDirectory() as folder:
         train, test = (made(Path(folder) / half, half) for half in ("tuning", "reporting"))
-        for network in options.networks:
-            if network not in found:
-                found[network] = scored(network, train, test, Path(folder) / network, options.minutes)
-                print(network, found[network], flush=True)
-                with replacing(options.out) as file:
-                    file.write_text(json.dumps(found, indent=1) + "\n")
+        minutes = options.minutes
+        fill(options.out, options.networks, lambda name: scored(name, train, test, Path(folder) / name, minutes))
 
 
 def made(folder: Path, half: Half) -> Path:
@@ -62,18 +56,15 @@ def made(folder: Path, half: Half) -> Path:
 
 
 def scored(network: str, train: Path, test: Path, run: Path, minutes: float) -> dict:
-    flags = ["--preset", "supervised", "--networks", network, "--minutes", minutes, "--threads", 1]
-    call("fit", train, "--out", run, *flags, "--device", "cpu")
+    fit(network, train, run, minutes)
     images = ["--images", test / "imagesTr", "--out", run / "labels"]
     call("predict", "--run", run, *images, "--instances", "--device", "cpu")
     call("evaluate", "--predictions", run / "labels", "--references", test / "labelsTr", "--json", run / "scores.json")
-    cases, config = (json.loads((run / name).read_text()) for name in ("scores.json", "config.json"))
-    each = {name: case["f1"] for name, case in cases["cases"].items()}
+    cases = json.loads((run / "scores.json").read_text())["cases"]
+    each = {name: case["f1"] for name, case in cases.items()}
     looks = {look: [score for name, score in each.items() if name.startswith(look)] for look in LOOKS}
-    steps = len((run / "history.csv").read_text().splitlines()) - 1
-    planned = {key: config["config"][key] for key in ("patch", "batch")}
     f1 = {f"{look} ({len(scores)} images)": mean(scores) for look, scores in looks.items()}
-    return {"f1": mean(list(each.values())), **f1, "steps": steps, "minutes": minutes, **planned}
+    return {"f1": mean(list(each.values())), **f1, **settings(run, minutes, ("patch", "batch"))}
 
 
 def mean(scores: Sequence[float]) -> float:

@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,17 +37,22 @@ class Options:
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
-    found = json.loads(options.out.read_text()) if options.out.exists() else {}
     with tempfile.TemporaryDirectory() as folder:
         train, test = (
             made(Path(folder) / half, half, n) for half, n in (("tuning", options.patients), ("reporting", 12))
         )
-        for network in options.networks:
-            if network not in found:
-                found[network] = scored(network, train, test, Path(folder) / network, options)
-                print(network, found[network], flush=True)
-                with replacing(options.out) as file:
-                    file.write_text(json.dumps(found, indent=1) + "\n")
+        fill(options.out, options.networks, lambda name: scored(name, train, test, Path(folder) / name, options))
+
+
+def fill(out: Path, networks: Sequence[str], score: Callable[[str], dict]) -> None:
+    """The scores of those that the file has not yet, written after each."""
+    found = json.loads(out.read_text()) if out.exists() else {}
+    for network in networks:
+        if network not in found:
+            found[network] = score(network)
+            print(network, found[network], flush=True)
+            with replacing(out) as file:
+                file.write_text(json.dumps(found, indent=1) + "\n")
 
 
 def made(folder: Path, half: str, count: int) -> Path:
@@ -57,16 +63,25 @@ def made(folder: Path, half: str, count: int) -> Path:
 
 
 def scored(network: str, train: Path, test: Path, run: Path, options: Options) -> dict[str, float]:
-    flags = ["--preset", "supervised", "--networks", network, "--minutes", options.minutes, "--threads", 1]
-    call("fit", train, "--out", run, *flags, "--device", "cpu")
+    fit(network, train, run, options.minutes)
     call("predict", "--run", run, "--images", test / "imagesTr", "--out", run / "labels", "--device", "cpu")
     report = run / "scores.json"
     call("evaluate", "--predictions", run / "labels", "--references", test / "labelsTr", "--json", report)
-    mean, config = (json.loads(file.read_text()) for file in (report, run / "config.json"))
-    planned = {key: config["config"][key] for key in ("patch", "batch", "spacing")}
+    mean = json.loads(report.read_text())["mean_foreground"]
+    scores = {name: round(score, 4) for name, score in mean.items()}
+    return {**scores, **settings(run, options.minutes, ("patch", "batch", "spacing"))}
+
+
+def fit(network: str, train: Path, run: Path, minutes: float) -> None:
+    flags = ["--preset", "supervised", "--networks", network, "--minutes", minutes, "--threads", 1]
+    call("fit", train, "--out", run, *flags, "--device", "cpu")
+
+
+def settings(run: Path, minutes: float, names: Sequence[str]) -> dict:
+    """How long it was trained, and what was planned for it."""
+    config = json.loads((run / "config.json").read_text())["config"]
     steps = len((run / "history.csv").read_text().splitlines()) - 1
-    scores = {name: round(score, 4) for name, score in mean["mean_foreground"].items()}
-    return {**scores, "steps": steps, "minutes": options.minutes, **planned}
+    return {"steps": steps, "minutes": minutes, **{name: config[name] for name in names}}
 
 
 def call(verb: str, *arguments: object) -> None:

@@ -1,6 +1,6 @@
 """Where to draw next: the coach's advice, the networks' places, the referee's verdict, and the way to each place."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from napari_scribblemamba._guide import Guidance, is_undrawn
 from napari_scribblemamba._guide_panel import GuidePanel
 from napari_scribblemamba._hand import Hand
 from napari_scribblemamba._overlays import Overlays
-from napari_scribblemamba._session import Session
+from napari_scribblemamba._session import Session, once
 from napari_scribblemamba._worker import run_in_background
 from trainer.dataset import IGNORE, Sample
 from trainer.stack import Part
@@ -96,7 +96,7 @@ class Advisor(QObject):
     ) -> None:
         self.thinking = True
         run_in_background(
-            _advised(samples, names, predictions),
+            once(lambda: _advised(samples, names, predictions)),
             on_event=lambda _: None,
             on_done=self._on_advice,
             on_error=self._on_failed,
@@ -144,13 +144,12 @@ def _moved(place: "Place", box: Box | None) -> "Place":
 
 def _advised(
     samples: list[Sample], names: tuple[str, ...], predictions: dict[str, dict[str, np.ndarray]] | None
-) -> Generator[None, None, "list[Advice]"]:
+) -> "list[Advice]":
     """In the thread: what the coach says about the strokes of some samples."""
     from trainer.coach import advice
 
     parts = {sample.name: sample.part for sample in samples}
     return [_placed(each, parts.get(each.image)) for each in advice(samples, names, predictions)]
-    yield  # makes it a generator, one without events
 
 
 def _placed(advice: "Advice", part: Part | None) -> "Advice":

@@ -1,6 +1,6 @@
 """What predictions are good for: a slice that is accepted as strokes, objects that are counted and measured."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from napari_scribblemamba._drawing import Drawing
 from napari_scribblemamba._hand import Hand
 from napari_scribblemamba._overlays import Overlays
 from napari_scribblemamba._results_panel import ResultsPanel
+from napari_scribblemamba._session import once
 from napari_scribblemamba._view_panel import ENSEMBLE
 from napari_scribblemamba._worker import run_in_background
 
@@ -68,8 +69,9 @@ class Findings(QObject):
             return
         unit = "mm" if image.units[-1].is_compatible_with("mm") else "pixel"
         self._panel.set_found("Measuring…")
+        spacing, names = _layers.spacing_of(image), self._overlays.names
         run_in_background(
-            _measured(classes, pixels, _layers.spacing_of(image), self._overlays.names, unit),
+            once(lambda: _measured(classes, pixels, spacing, names, unit)),
             on_event=lambda _: None,
             on_done=lambda found: self._on_objects(image, *found),
             on_error=self._on_failed,
@@ -113,10 +115,9 @@ class Findings(QObject):
 
 def _measured(
     classes: np.ndarray, pixels: np.ndarray, spacing: tuple[float, ...], names: tuple[str, ...], unit: str
-) -> Generator[None, None, tuple[np.ndarray, dict[str, np.ndarray]]]:
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """In the thread: objects (*space) of the classes (*space), and their table."""
     from napari_scribblemamba._results import label_objects, object_table
 
     objects = label_objects(classes)
     return objects, object_table(objects, spacing, pixels, classes=classes, names=names, unit=unit)
-    yield  # makes it a generator, one without events

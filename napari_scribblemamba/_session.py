@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -299,7 +300,7 @@ class Session:
             self._set_model(model)
             self.loaded.emit(folder)
 
-        self._begin("loading", _once(lambda: self._load_model(folder)), done)
+        self._begin("loading", once(lambda: self._load_model(folder)), done)
 
     def close(self) -> None:
         """The window goes away: end everything, tell nobody."""
@@ -401,7 +402,7 @@ class Session:
             self._finish()
             self.saved.emit(folder)
 
-        self._begin("saving", _once(lambda: write(folder)), done)
+        self._begin("saving", once(lambda: write(folder)), done)
 
     def _model_at_hand(self) -> Model:
         if self.model is None:
@@ -495,7 +496,10 @@ class Session:
         run = None if training is None else training.run
         if run is not None and run.config.device.startswith("cuda"):
             self._run_in_background(
-                _freed(run.model), on_event=lambda _: None, on_done=lambda _: None, on_error=self.failed.emit
+                once(partial(_empty, run.model)),
+                on_event=lambda _: None,
+                on_done=lambda _: None,
+                on_error=self.failed.emit,
             )
 
     def _set_model(self, model: Model) -> None:
@@ -517,7 +521,7 @@ def describe_machine(config: Config) -> str:
     return f"{config.device} · {config.dtype} · scan: {kernel}"
 
 
-def _freed(model: Model | None) -> Generator[None, None, None]:
+def _empty(model: Model | None) -> None:
     """In the thread: what only a training needs goes from the GPU; gradients and optimisers, that is most of it."""
     import gc
 
@@ -527,8 +531,6 @@ def _freed(model: Model | None) -> Generator[None, None, None]:
         network.zero_grad(set_to_none=True)
     gc.collect()
     torch.cuda.empty_cache()
-    return
-    yield  # makes it a generator, one without events
 
 
 class SlicePredictor:
@@ -647,6 +649,7 @@ def _numbers(sample: Sample, volumetric: bool, visible: tuple[str, int | None]) 
     return range(sample.image.shape[1])
 
 
-def _once(work: Callable[[], Result]) -> Generator[None, None, Result]:
+def once(work: Callable[[], Result]) -> Generator[None, None, Result]:
+    """For a thread: work that has no events, only a result."""
     return work()
     yield  # makes it a generator, one without events
