@@ -6,10 +6,9 @@
 A simulated annotator (trainer.annotator) begins with a stroke of every class, of a volume on its middle slice. The
 networks train for some iterations, the answer is scored, and each policy draws for the same seconds more; the training
 goes on with the new strokes, as in the plugin. The answer is that of Model.fill_in. Policies:
-    disagreement   places of the networks' divergence (trainer.disagreement)
-    committee      the same, the propagated strokes being one more voice
-    in turn        those of "disagreement", a place of each class in turn
-    entropy        places of the UNet's entropy
+    disagreement   what the plugin says: places of the networks' divergence, slice by slice (trainer.disagreement)
+    entropy        the same with the UNet's entropy
+    chance         the same with a map of random numbers: slices and places of each class at random
     random         places anywhere
     error          the largest mistake, which only one who knows the truth can find: an upper bound
 
@@ -34,23 +33,21 @@ import tyro
 from benchmarks.images import Case, Half, Modality, cases
 from benchmarks.interactive import foreground_dice, interval, lines
 from trainer import PRESETS, Run
-from trainer.annotator import Stroke, at, correct, painted, scribble, scribble_slices, seconds, spread
+from trainer.annotator import Stroke, as_slices, at, correct, painted, scribble, scribble_slices, seconds, spread
 from trainer.dataset import IGNORE
-from trainer.disagreement import Place, chance, divergence, entropy, in_turn, places, undrawn
+from trainer.disagreement import Place, divergence, entropy, places, undrawn
 from trainer.model import ENSEMBLE, with_teacher
 
-Policy = Literal["random", "disagreement", "committee", "in turn", "entropy", "error"]
+Policy = Literal["random", "chance", "entropy", "disagreement", "error"]
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 Entry = dict  # one curve, as in the file
 MOST = 50  # places asked for in a round; nobody draws as many
 IMAGE = "image"  # the only one there is
-STROKES = "propagated strokes"  # as a voice beside the networks
 ANSWERS = {"shown": 1, "networks": 2}  # -> its place in a point
 COLOURS = {
     "disagreement": "tab:red",
-    "committee": "tab:orange",
-    "in turn": "tab:green",
     "entropy": "tab:blue",
+    "chance": "tab:olive",
     "random": "tab:gray",
     "error": "black",
 }
@@ -130,7 +127,7 @@ def curve(case: Case, policy: Policy, seed: int, options: Options) -> Iterator[t
         if progress.stage != "training" or progress.iteration % options.iterations:
             continue
         P, labels = answer(run, case.name)
-        ensemble = np.mean([P[name] for name in run.networks], 0).argmax(0)
+        ensemble = np.mean(list(P.values()), 0).argmax(0)
         scores = (round(foreground_dice(each, truth, len(case.classes)), 4) for each in (labels, ensemble))
         yield round(seconds(strokes), 1), *scores
         if progress.iteration < config.iterations:
@@ -145,12 +142,11 @@ def first(truth: np.ndarray, rng: np.random.Generator) -> list[Stroke]:
 
 
 def answer(run: Run, name: str) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """P of each network and of the propagated strokes, and the labels (*space) on the screen: what Model.fill_in says,
-    without propagating again."""
+    """P of each network, and the labels (*space) on the screen: what Model.fill_in says, without propagating again."""
     (sample,) = run.samples
     P = run.model.probabilities(sample.image)
     labels = with_teacher(P.pop(ENSEMBLE), run.teachers[name]).argmax(0).astype(np.uint8)
-    return P | {STROKES: run.teachers[name]}, np.where(sample.target == IGNORE, labels, sample.target)
+    return P, np.where(sample.target == IGNORE, labels, sample.target)
 
 
 # ---- who chooses ----
@@ -195,12 +191,21 @@ def guided(choose: Callable[[dict[str, np.ndarray], np.ndarray, np.ndarray, np.r
 
 
 def of_map(heat: Callable[[dict[str, np.ndarray], np.random.Generator], np.ndarray]) -> Next:
-    """At the places of a map (*space) that is made of P."""
-    return guided(lambda P, labels, drawn, rng: places({IMAGE: heat(P, rng)}, {IMAGE: drawn}, MOST))
+    """At the places of a map (*space) that is made of P, as the plugin names them."""
+    return guided(lambda P, labels, drawn, rng: places({IMAGE: heat(P, rng)}, {IMAGE: drawn}, {IMAGE: labels}, MOST))
 
 
-def of_networks(P: dict[str, np.ndarray]) -> np.ndarray:
-    return divergence({name: p for name, p in P.items() if name != STROKES})
+def noise(P: dict[str, np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """(*space) of random numbers, each slice with as much doubt as it happens to have."""
+    values = rng.random(next(iter(P.values())).shape[1:], np.float32)
+    return values * rng.random((len(values), *[1] * (values.ndim - 1)), np.float32) if values.ndim == 3 else values
+
+
+def anywhere(P: dict[str, np.ndarray], labels: np.ndarray, drawn: np.ndarray, rng: np.random.Generator) -> list[Place]:
+    """Pixels at random."""
+    pixels = rng.choice(drawn.size, MOST, replace=False)
+    spots = zip(*np.unravel_index(pixels, as_slices(drawn).shape), strict=True)
+    return [Place(IMAGE, int(z), int(row), int(column), 0.0) for z, row, column in spots]
 
 
 def mistakes(
@@ -214,13 +219,10 @@ def mistakes(
 
 
 NEXT: dict[Policy, Next] = {
-    "random": of_map(lambda P, rng: chance(next(iter(P.values())).shape[1:], rng)),
-    "disagreement": of_map(lambda P, rng: of_networks(P)),
-    "committee": of_map(lambda P, rng: divergence(P)),
-    "in turn": guided(
-        lambda P, labels, drawn, rng: in_turn({IMAGE: of_networks(P)}, {IMAGE: drawn}, {IMAGE: labels}, MOST)
-    ),
+    "random": guided(anywhere),
+    "chance": of_map(noise),
     "entropy": of_map(lambda P, rng: entropy(P["unet"])),
+    "disagreement": of_map(lambda P, rng: divergence(P)),
     "error": mistakes,
 }
 

@@ -8,7 +8,8 @@ Two tasks. fill-in: the images that were drawn on, one training each. transfer: 
 drew, after one training on `--drawn` images. The score is the mean Dice of the objects' classes, of a volume in 3-D.
 Who competes stands in contestants.py; which images are for tuning and which for reporting, in images.py.
 
-Writes FILE.json, by default benchmarks/results/interactive-<date>-<half>.json, after every image, and plots beside it:
+Writes FILE.json, by default benchmarks/results/interactive-<date>-<half>.json, after every image, and beside it at the
+end plots, and FILE.md with a table of each panel:
     entries   one curve each: task, modality, budget, minutes, images (drawn on), taught (their names), seed, case,
               contestant, answer, drawing (seconds of the simulated annotator, null for an expert's strokes), and
               points [[wall, cpu, dice], ...]
@@ -45,6 +46,7 @@ Entry = dict  # one curve, as in the file
 PANEL = ("task", "modality", "budget", "minutes", "images")  # what curves have in common that are compared
 Panel = tuple[str, str, int, float, int]
 TIMES = (1, 2, 3, 5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 240, 300, 600)  # seconds, of the summary
+TOLD = (3, 10, 30, 60, 300)  # of these, in the tables
 OURS = {"fill-in": "interactive shown", "transfer": "interactive ensemble"}
 RIVALS = ("forest", "pce")
 WALL, CPU, DICE = range(3)  # of a point
@@ -361,7 +363,31 @@ def report(file: Path, entries: list[Entry]) -> None:
     for title, chosen in figures.items():
         for clock, name in ((WALL, "wall"), (CPU, "cpu")):
             plot(file.with_name(f"{file.stem}-{title}-{name}.png"), chosen, clock)
+    file.with_suffix(".md").write_text("\n".join(markdown(*each) for each in panels(entries).items()))
     print(f"written to {file}")
+
+
+def markdown(panel: Panel, answers: dict[str, list[Entry]]) -> str:
+    """A table of the panel: mean Dice and its interval at some times, and when there was a first answer."""
+    columns = [t for t in TOLD if t in times(together(answers))]
+    cases = len({entry["case"] for entry in together(answers)})
+    lines = [
+        "## {} {}, budget {}, {:g} min, {} drawn on\n".format(*panel) + f"\n{cases} images scored.\n",
+        "| answer | first at | " + " | ".join(f"{t} s" for t in columns) + " |",
+        "|---|---:|" + "---:|" * len(columns),
+    ]
+    for name, found in answers.items():
+        first = max(entry["points"][0][WALL] for entry in found)
+        scores = [per_case(found, t) for t in columns]
+        lines.append(f"| {name} | {first:.1f} s | " + " | ".join(map(cell, scores)) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def cell(scores: list[float] | None) -> str:
+    if scores is None:
+        return ""
+    low, high = interval(scores)
+    return f"{np.mean(scores):.2f} ({low:.2f}-{high:.2f})"
 
 
 def table(panel: Panel, answers: dict[str, list[Entry]]) -> Table:

@@ -51,20 +51,20 @@ class Guide:
             held = None
         drawn = sample.target if held is None else np.minimum(sample.target, held)  # IGNORE is the highest
         if len(each) > 1:
-            found = peaks(sample.name, divergence(each), plane_of(sample, drawn, index), PLACES)
+            strokes, labels = plane_of(sample, drawn, index), probabilities[ENSEMBLE].argmax(0)
+            found = peaks(sample.name, divergence(each), strokes, labels, PLACES)
             self._places[piece] = [place if index is None else _placed(place, sample, index) for place in found]
         if held is not None:
             self._answers[piece] = answers(probabilities, plane_of(sample, held, index))
 
     def guidance(self, samples: Sequence[Sample]) -> Guidance:
         """The best places where nobody has drawn by now."""
-        from trainer.disagreement import apart
+        from trainer.disagreement import ranked
 
         images = {sample.name: sample for sample in samples}
         found = [place for places in self._places.values() for place in places if place.image in images]
-        best = sorted(found, key=lambda place: -place.score)[: 5 * PLACES]
-        ranked = [place for place in best if is_undrawn(place, images[place.image])]
-        return Guidance(tuple(apart(ranked, PLACES)), self._verdict())
+        open_ = [place for place in ranked(found, 5 * PLACES) if is_undrawn(place, images[place.image])]
+        return Guidance(tuple(open_[:PLACES]), self._verdict())
 
     def _verdict(self) -> Verdict | None:
         from trainer.referee import joined, verdict

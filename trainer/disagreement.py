@@ -1,12 +1,14 @@
-"""Where to draw next: where networks that learnt from the same strokes disagree most.
+"""Where to draw next: where networks that learnt from the same strokes disagree most, a slice at a time.
 
 Query by committee: Seung, Opper and Sompolinsky, COLT 1992; the divergence is Lin's, IEEE Trans. Inf. Theory 37 (1991),
-eq. 5.1, of as many distributions as there are networks. In the plane a place is a soft disc of radius REACH.
+eq. 5.1, of as many distributions as there are networks. In the plane a place is a soft disc of radius REACH. The slice
+with most doubt comes first, with a place for each class: strokes of all classes are what can be carried to its
+neighbours, and whoever draws would rather not change slices after every stroke.
 
 K classes · P probabilities (K, *space) · space is (H, W) or (D, H, W) · map float32 (*space) in 0..1
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,19 +22,21 @@ from trainer.dataset import IGNORE
 REACH = 8  # pixels of a place's disc, and between two places
 BLUR = REACH / 2  # pixels, of the Gaussian that is the soft disc
 DRAWN = 4  # pixels around a stroke that it speaks for: less than most things are thick
-BESIDE = 1  # slices before and behind in which the same spot is not named again
+BESIDE = 1  # slices before and behind one with more doubt, whose turn comes after all others
 LEAST = 0.1  # of score; below it a place is not worth the way
 
 
 @dataclass(frozen=True)
 class Place:
-    """A spot worth a stroke; the higher its score, the more is in doubt there."""
+    """A spot worth a stroke."""
 
     image: str  # the sample's name
     slice: int  # along the first axis; 0 of a 2-D image
     row: int
     column: int
     score: float  # pixels of full doubt around it: the map's sum under the soft disc
+    turn: int = 0  # how many places of its slice and class have more
+    doubt: float = 0.0  # pixels of full doubt in all of its slice
 
 
 # ---- maps ----
@@ -59,11 +63,6 @@ def entropy(P: np.ndarray) -> np.ndarray:
     return (bits(P) / np.log2(len(P))).clip(0, 1)
 
 
-def chance(space: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """A map whose places are anywhere."""
-    return rng.random(space, np.float32)
-
-
 def bits(P: np.ndarray) -> np.ndarray:
     """Entropy over axis 0."""
     return sum(entr(np.asarray(p, np.float32)) for p in P) / np.float32(np.log(2))
@@ -72,42 +71,34 @@ def bits(P: np.ndarray) -> np.ndarray:
 # ---- places ----
 
 
-def places(maps: Mapping[str, np.ndarray], strokes: Mapping[str, np.ndarray], count: int) -> list[Place]:
-    """The `count` places where these maps {image: (*space)} have most, best first, over all slices and images.
+def places(
+    maps: Mapping[str, np.ndarray], strokes: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray], count: int
+) -> list[Place]:
+    """`count` places, best first, over all slices and images of maps {image: (*space)}.
 
-    strokes {image: uint8 (*space)}: what is drawn already, IGNORE elsewhere; near a stroke no place is named, and of
-    those near each other only the best.
+    strokes {image: uint8 (*space)}: what is drawn already, IGNORE elsewhere; near a stroke no place is named. labels
+    {image: uint8 (*space)}: the classes as far as they are known.
     """
-    found = [place for name, values in maps.items() for place in peaks(name, values, strokes[name], count)]
+    found = [place for name in maps for place in peaks(name, maps[name], strokes[name], labels[name], count)]
     return ranked(found, count)
 
 
-def in_turn(
-    maps: Mapping[str, np.ndarray], strokes: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray], count: int
-) -> list[Place]:
-    """The same, the best place of every class first, then the second best of each, and so on.
-
-    labels {image: uint8 (*space)}: the classes as far as they are known. Most doubt can be all in one class, and
-    strokes of one class only say little to what spreads them.
-    """
-    turns = []
-    for c in np.unique(np.concatenate([np.unique(seen) for seen in labels.values()])):
-        of_class = {name: values * (labels[name] == c) for name, values in maps.items()}
-        turns += enumerate(places(of_class, strokes, count))
-    return apart([place for _, place in sorted(turns, key=lambda turn: (turn[0], -turn[1].score))], count)
+def peaks(name: str, values: np.ndarray, drawn: np.ndarray, labels: np.ndarray, most: int) -> Iterator[Place]:
+    """The `most` best of every class in each slice of one image."""
+    for z, planes in enumerate(zip(*map(as_slices, (values, drawn, labels)), strict=True)):
+        yield from peaks_of(name, z, *planes, most)
 
 
-def peaks(name: str, values: np.ndarray, drawn: np.ndarray, most: int) -> Iterator[Place]:
-    """The `most` best of each slice of one image."""
-    for z, (plane, strokes) in enumerate(zip(as_slices(values), as_slices(drawn), strict=True)):
-        yield from peaks_of(name, z, plane, strokes, most)
-
-
-def peaks_of(name: str, z: int, plane: np.ndarray, strokes: np.ndarray, most: int) -> Iterator[Place]:
-    """The `most` best of a slice (H, W), best first."""
-    mass = masses(plane, strokes)
-    for row, column in peak_local_max(mass, REACH, LEAST, num_peaks=most, exclude_border=False):
-        yield Place(name, z, int(row), int(column), float(mass[row, column]))
+def peaks_of(
+    name: str, z: int, plane: np.ndarray, strokes: np.ndarray, labels: np.ndarray, most: int
+) -> Iterator[Place]:
+    """The `most` best of every class in a slice (H, W)."""
+    doubt = float(plane[far_from(strokes)].sum())
+    for c in np.unique(labels):
+        mass = masses(plane * (labels == c), strokes)
+        spots = peak_local_max(mass, REACH, LEAST, num_peaks=most, exclude_border=False)
+        for turn, (row, column) in enumerate(spots):
+            yield Place(name, z, int(row), int(column), float(mass[row, column]), turn, doubt)
 
 
 def masses(plane: np.ndarray, strokes: np.ndarray) -> np.ndarray:
@@ -124,12 +115,23 @@ def far_from(strokes: np.ndarray) -> np.ndarray:
 
 
 def ranked(found: Iterable[Place], count: int) -> list[Place]:
-    """Of places that were found slice by slice, the best first, and not two near each other."""
-    return apart(sorted(found, key=lambda place: -place.score), count)
+    """Of places that were found slice by slice, the best of each class in the slice with most doubt, then in the next;
+    then the second best. Slices beside one with more doubt have to wait: what is drawn there may answer them too."""
+    found = list(found)
+    doubts = {(place.image, place.slice): place.doubt for place in found}
+    leading: set[tuple[str, int]] = set()
+    for image, z in sorted(doubts, key=doubts.get, reverse=True):
+        if not any((image, z + step) in leading for step in range(-BESIDE, BESIDE + 1)):
+            leading.add((image, z))
+
+    def rank(place: Place) -> tuple:
+        return (place.image, place.slice) not in leading, place.turn, -place.doubt, -place.score
+
+    return apart(sorted(found, key=rank), count)
 
 
-def apart(found: Sequence[Place], count: int) -> list[Place]:
-    """The first `count` of them that are not near a better one."""
+def apart(found: Iterable[Place], count: int) -> list[Place]:
+    """The first `count` of them that are not near one before them."""
     kept: list[Place] = []
     for place in found:
         if len(kept) == count:
@@ -141,15 +143,11 @@ def apart(found: Sequence[Place], count: int) -> list[Place]:
 
 def near(one: Place, other: Place) -> bool:
     """Whether a stroke at one of them would answer the other too."""
-    reach = REACH if one.slice == other.slice else 2 * REACH
-    return (
-        one.image == other.image
-        and abs(one.slice - other.slice) <= BESIDE
-        and np.hypot(one.row - other.row, one.column - other.column) <= reach
-    )
+    together = (one.image, one.slice) == (other.image, other.slice)
+    return together and np.hypot(one.row - other.row, one.column - other.column) <= REACH
 
 
-def undrawn(found: Sequence[Place], strokes: Mapping[str, np.ndarray]) -> list[Place]:
+def undrawn(found: Iterable[Place], strokes: Mapping[str, np.ndarray]) -> list[Place]:
     """Those of the places with no stroke near by now, without looking at any map."""
     return [place for place in found if not touched(place, as_slices(strokes[place.image])[place.slice])]
 

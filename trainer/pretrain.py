@@ -1,15 +1,17 @@
 """Train the stroke network on generated images: python -m trainer.pretrain [--minutes 8] [--out FILE.safetensors]
 
 Every image is of `trainer.shapes`; none is real. Beside the weights (float16) a card in JSON: how they were made, their
-hash, and how well they do on generated images of the same kind that they were not trained on. On one thread, takes
-about a quarter of a second an image before the minutes of training.
+hash, and how well they do on generated images of the same kind that they were not trained on. Each image takes about
+a quarter of a second of a core before the minutes of training, on one thread.
 """
 
 import hashlib
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +24,9 @@ from torch import Tensor
 from trainer.files import replacing, write_tensors
 from trainer.machine import best_dtype
 from trainer.metrics import dice
-from trainer.propagation import contrast, random_walk
+from trainer.propagation import contrast, first_looks
 from trainer.shapes import Drawn, generate
-from trainer.strokenet import WEIGHTS, StrokeNet, inputs, likeness, refined
+from trainer.strokenet import WEIGHTS, StrokeNet, inputs, refined
 
 console = Console(stderr=True)
 
@@ -32,7 +34,7 @@ SIDES = 112, 112, 112, 112, 192  # pixels; drawn in turn
 BATCH = {112: 8, 192: 3}  # examples, so that each batch costs about the same
 RATE, DECAY = 4e-3, 1e-2  # of AdamW
 WARM = 50  # steps until the rate is reached
-PULL = 0.03  # of looks on the walk of some images: people's walks may have a prior, too
+CLASSES = 3  # of an image, each against the rest
 HELD_OUT = 10**6  # seeds from here on are not trained on
 
 Example = tuple[np.ndarray, np.ndarray]  # what the network sees (INPUTS, S, S) float16, and the mask (S, S) bool
@@ -63,11 +65,14 @@ def main() -> None:
 
 
 def made(options: Options) -> list[Example]:
+    """On all cores: the same images, whoever makes them."""
     examples: list[Example] = []
-    for i in range(options.images):
-        examples += examples_of(drawing(options.seed, i), np.random.default_rng([options.seed, i, 1]))
-        if i % 100 == 99:
-            console.print(f"{i + 1} images")
+    with ProcessPoolExecutor(initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        seeds = range(options.images)
+        for i, some in enumerate(pool.map(partial(examples_of, options.seed), seeds, chunksize=8)):
+            examples += some
+            if i % 100 == 99:
+                console.print(f"{i + 1} images")
     return examples
 
 
@@ -75,18 +80,19 @@ def drawing(seed: int, i: int) -> Drawn:
     return generate(np.random.default_rng([seed, i]), SIDES[i % len(SIDES)])
 
 
-def walked(drawn: Drawn, pull: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-    """The image (1, S, S) as a refinement gets it, and the random walk (K, S, S), pulled to what looks alike."""
-    image, classes = contrast(drawn.image[None, None])[:, 0], drawn.label.max() + 1
-    prior = likeness(image, drawn.strokes, np.arange(classes)) if pull else None
-    return image, random_walk(image, drawn.strokes, classes, prior, pull).astype(np.float32)
+def seen(drawn: Drawn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The image (1, S, S) as a refinement gets it, the random walk and the forest (K, S, S)."""
+    image, classes = drawn.image[None, None], drawn.label.max() + 1
+    P, L = first_looks(image, drawn.strokes[None], int(classes))
+    return contrast(image)[:, 0], P[:, 0], L[:, 0]
 
 
-def examples_of(drawn: Drawn, rng: np.random.Generator) -> list[Example]:
-    """Two of its classes, each against the rest."""
-    image, P = walked(drawn, rng.choice([0, PULL], p=[0.7, 0.3]))
-    views = inputs(image, drawn.strokes, P, np.arange(len(P))).astype(np.float16)
-    return [(views[c], drawn.label == c) for c in rng.permutation(len(P))[:2]]
+def examples_of(seed: int, i: int) -> list[Example]:
+    """Some of an image's classes, each against the rest."""
+    drawn = drawing(seed, i)
+    image, P, L = seen(drawn)
+    views = inputs(image, drawn.strokes, P, L, np.arange(len(P))).astype(np.float16)
+    return [(views[c], drawn.label == c) for c in np.random.default_rng([seed, i, 1]).permutation(len(P))[:CLASSES]]
 
 
 # ---- training ----
@@ -153,8 +159,8 @@ def scores(network: StrokeNet, options: Options, weights: tuple[float, ...] = (0
     found: dict[str, list[float]] = {f"{w:g}": [] for w in weights}
     for i in range(HELD_OUT, HELD_OUT + options.tested):
         drawn = drawing(options.seed, i)
-        image, P = walked(drawn)
-        better = refined(network, image, drawn.strokes, P)
+        image, P, L = seen(drawn)
+        better = refined(network, image, drawn.strokes, P, L)
         for w, values in zip(weights, found.values(), strict=True):
             answer = ((1 - w) * P + w * better).argmax(0)
             values.append(float(np.mean([dice(answer == c, drawn.label == c) for c in range(1, len(P))])))
@@ -169,7 +175,7 @@ def write(network: StrokeNet, options: Options) -> None:
     write_tensors(options.out, rounded)
     made_with = {name: value for name, value in asdict(options).items() if name != "out"}
     card = {
-        "what": "StrokeNet of trainer.strokenet: strokes and their random walk -> better masks",
+        "what": "StrokeNet of trainer.strokenet: strokes, their random walk and a forest -> better masks",
         "data": "generated by trainer.shapes; no real image was used",
         "script": "python -m trainer.pretrain",
         **made_with,

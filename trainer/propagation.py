@@ -1,11 +1,11 @@
-"""Strokes -> first dense labels: a random walk inside each annotated slice, optical flow from slice to slice; or, where
-held-out strokes say that looks tell more than places, a forest.
+"""Strokes -> first dense labels. On each annotated slice a random walk says where the strokes reach, a forest what
+looks like them, and a network that has seen many generated images which of the two to believe where. Other slices
+follow by optical flow; or by the forest, where the network has mostly sided with it.
 
 Random walker with priors: Grady, CVPR 2005, eq. 5-8. Optical flow: iterative Lucas-Kanade (scikit-image).
 K classes · C channels · D H W space · P probabilities (K, H, W) · IGNORE where nobody drew
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,24 +13,24 @@ import numpy as np
 import scipy.sparse as sp
 from scipy import ndimage as ndi
 from scipy.sparse.linalg import splu
-from skimage.exposure import equalize_hist
+from skimage.exposure import cumulative_distribution
 from skimage.registration import optical_flow_ilk
 from skimage.transform import resize
 
-from trainer.appearance import BETTER, FOLDS, SURE, Forest, features, held_out, share_right
+from trainer.appearance import Forest, features
 from trainer.dataset import IGNORE, Sample
 
 BETA = 1500.0  # how strongly a step in intensity (0..1) stops the walk
 NOISE = 3.0  # at least this over the squared median step, so that noise does not stop it
 FLOOR = 3e-3  # the least conductance between neighbours, so that no region is cut off
 PRIOR = 0.05  # how strongly a walk without strokes is pulled to what its neighbour slice says
-NETWORK = 0.6  # share of the network that sharpens what a walk found
-LOOKS = 0.03  # and to what the forest says, where looks decide
-ASKED = 3  # annotated slices, at most, whose strokes are held out to find out whether they do
-ASKED_PIXELS = 45_000  # of these slices together, at most: they are walked again and again
+SIDED = 0.2  # from here on looks decide
+LOOKS = 0.03  # how strongly a walk is pulled to what the forest says, where looks decide
 SYMMETRIC = {"SymmetricMode": True}  # of SuperLU: the Laplacian's diagonal is dominant, no pivot need be looked for
 MARGIN = 12  # pixels around the box of all strokes that the walk may use
 PIXELS = 45_000  # of a slice that the direct solver takes at once; larger ones are walked at a lower resolution
+
+Tone = Callable[[np.ndarray], np.ndarray]  # what intensities become
 
 
 @dataclass(frozen=True)
@@ -59,61 +59,138 @@ def propagate(sample: Sample, classes: int, stopped: Callable[[], bool] = lambda
 def propagating(sample: Sample, classes: int, stopped: Callable[[], bool] = lambda: False) -> Iterator[Teacher]:
     """The same, and before it, where more is to come, what is known of one, then of all slices that were drawn on."""
     image, target = as_stack(sample)
-    box = stroke_box(target)
     runs = [range(len(target))] if sample.part is None else sample.part.runs
-    for P, weight in spread(image, target, box, classes, stopped, runs):
+    for P, weight in spread(image, target, classes, stopped, runs):
         space = sample.target.shape
         yield Teacher(P.reshape(classes, *space).astype(np.float16), weight.reshape(space).astype(np.float16))
 
 
 def spread(
-    image: np.ndarray,
-    target: np.ndarray,
-    box: tuple[slice, slice] | None,
-    classes: int,
-    stopped: Callable[[], bool],
-    runs: Sequence[range],
+    image: np.ndarray, target: np.ndarray, classes: int, stopped: Callable[[], bool], runs: Sequence[range]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """image (C, D, H, W), target (D, H, W) and the box of its strokes -> P (K, D, H, W), confidence (D, H, W).
+    """image (C, D, H, W), target (D, H, W) -> P (K, D, H, W) and confidence (D, H, W) of one slice on which it begins,
+    then of all these, then of the others too.
 
     runs: which slices are neighbours
     """
-    if box is None:
-        yield np.full((classes, *target.shape), 1 / classes, np.float32), np.zeros(target.shape, np.float32)
-    elif looks_decide(image, target, box, classes):
-        P = by_looks(image, target, classes, stopped)
-        yield P, confidence(P)
-    else:
-        shown, space = contrast(image[:, :, *box]), target.shape[1:]
-        for P, reach in propagate_stack(shown, target[:, *box], classes, stopped, runs):
-            yield grown(P, box, space), grown(confidence(P) * reach[:, None, None], box, space, fade=True)
+    P = np.full((classes, *target.shape), 1 / classes, np.float32)
+    weight = np.zeros(target.shape, np.float32)
+    if not (annotated := sources(target)):
+        yield P, weight
+        return
+    places, looks = Places(image, target, classes), Looks(image, target, classes)
+    middle, sides = len(annotated) // 2, []  # the middle one comes first: it may well be in view
+    for z in (order := annotated[middle:] + annotated[:middle]):
+        if stopped():
+            break
+        P[:, z], side = judged(looks.image(z), target[z], places(z), looks(z))
+        weight[z] = confidence(P[:, z])
+        sides.append(side)
+        if z == order[0] != order[-1]:
+            yield P.copy(), weight.copy()
+    yield P.copy(), weight.copy()
+    if len(annotated) < len(target):
+        yield (looks if sides and np.mean(sides) > SIDED else places).others(P, weight, stopped, runs)
 
 
-def looks_decide(image: np.ndarray, target: np.ndarray, box: tuple[slice, slice], classes: int) -> bool:
-    """Whether a forest finds many more of the held-out strokes than a random walk; on a single image also, whether it
-    finds nearly all of every class: of alike objects far from all strokes none can tell.
-    """
-    found: dict[int, list[tuple[float, float]]] = defaultdict(list)  # class -> shares that walk and forest have right
-    inside = np.s_[:, :, *box]
-    asked = sources(target)[:ASKED]
-    shown = [contrast(image[inside][:, [z]])[:, 0] for z in asked]
-    planes = [
-        shrunken(plane, target[inside[1:]][z], ASKED_PIXELS // len(asked))
-        for plane, z in zip(shown, asked, strict=True)
-    ]
-    looks = [features(plane) for plane, _ in planes]
-    folds = [held_out(strokes) for _, strokes in planes]
-    for fold in range(FOLDS):
-        left = [np.where(held == fold, IGNORE, strokes) for held, (_, strokes) in zip(folds, planes, strict=True)]
-        forest = Forest.of_slices(looks, left, classes, trees=20)
-        for (plane, strokes), kept, look in zip(planes, left, looks, strict=True):
-            held = kept != strokes
-            walked = share_right(random_walk(plane, kept, classes), strokes, held)
-            for c, share in share_right(forest(look), strokes, held).items():
-                found[c].append((walked[c], share))
-    by_walk, by_forest = np.transpose([np.mean(shares, 0) for shares in found.values()])  # (classes drawn,) each
-    plain = len(target) == 1 and by_forest.min() >= SURE
-    return bool(plain or by_forest.mean() > by_walk.mean() + BETTER)
+def judged(image: np.ndarray, strokes: np.ndarray, walked: np.ndarray, alike: np.ndarray) -> tuple[np.ndarray, float]:
+    """P (K, H, W) of an annotated slice, of what its walk and its looks say, and with which of the two the network
+    sides, -1..1: the walk, the looks. Where it is not plainly with the looks, the walk has half a say."""
+    from trainer.strokenet import refine  # here: it imports torch
+
+    P = refine(image, strokes, walked, alike)
+    from_walk, from_looks = (float(abs(P - other).sum()) for other in (walked, alike))
+    side = (from_walk - from_looks) / max(from_walk + from_looks, 1e-6)
+    return with_strokes(P if side > SIDED else (P + walked) / 2, strokes), side
+
+
+def first_looks(image: np.ndarray, target: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """P (K, D, H, W) of the walks and of the forest on slices that all are annotated."""
+    each = Places(image, target, classes), Looks(image, target, classes)
+    return tuple(np.stack([say(z) for z in range(len(target))], 1) for say in each)
+
+
+class Looks:
+    """What pixels look like: a forest that has learnt from all strokes, for any slice."""
+
+    def __init__(self, image: np.ndarray, target: np.ndarray, classes: int) -> None:
+        drawn = [z for z, plane in enumerate(target) if (plane != IGNORE).any()]
+        self.raw, self.target, self.tones = image, target, [tone_of(channel) for channel in image[:, drawn]]
+        self.known = {z: features(self.image(z)) for z in drawn}
+        self.forest = Forest.of_slices(list(self.known.values()), target[drawn], classes)
+
+    def image(self, z: int) -> np.ndarray:
+        """(C, H, W) in 0..1."""
+        return contrast(self.raw[:, z], self.tones)
+
+    def __call__(self, z: int) -> np.ndarray:
+        """(K, H, W)"""
+        return self.forest(self.known[z] if z in self.known else features(self.image(z)))
+
+    def others(
+        self, P: np.ndarray, weight: np.ndarray, stopped: Callable[[], bool], runs: Sequence[range]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """P and confidence of the other slices, too: the forest's, smoothed by a walk that may end anywhere."""
+        annotated = sources(self.target)
+        for z, strokes in enumerate(self.target):
+            if z in annotated or stopped():
+                continue
+            P[:, z] = self(z)
+            if strokes.size <= PIXELS:
+                P[:, z] = random_walk(self.image(z), strokes, len(P), prior=P[:, z], pull=LOOKS)
+            else:  # the walk would be on a grid too coarse for small objects
+                P[:, z] = with_strokes(P[:, z], strokes)
+            weight[z] = confidence(P[:, z])
+        return P, weight
+
+
+class Places:
+    """Where strokes reach: random walks inside the box of all strokes, carried by optical flow to other slices."""
+
+    def __init__(self, image: np.ndarray, target: np.ndarray, classes: int) -> None:
+        self.box, self.space, self.classes = stroke_box(target), target.shape[1:], classes
+        self.image, self.target = contrast(image[:, :, *self.box]), target[:, *self.box]
+
+    def __call__(self, z: int) -> np.ndarray:
+        """(K, H, W)"""
+        return grown(random_walk(self.image[:, z], self.target[z], self.classes), self.box, self.space)
+
+    def others(
+        self, P: np.ndarray, weight: np.ndarray, stopped: Callable[[], bool], runs: Sequence[range]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """P and confidence of the other slices, too: from every annotated one outward to the next."""
+        annotated, inside = sources(self.target), P[:, :, *self.box]
+        total = np.zeros_like(inside)
+        trust = np.zeros(len(total[0]), np.float32)
+        for start in annotated:
+            self.walk_outward(inside[:, start], total, trust, start, annotated, stopped, runs)
+        for z in np.flatnonzero(trust):
+            here = total[:, z] / total[:, z].sum(0).clip(1e-6)
+            P[:, z] = grown(here, self.box, self.space)
+            weight[z] = grown(confidence(here) * trust[z], self.box, self.space, fade=True)
+        return P, weight
+
+    def walk_outward(
+        self,
+        P: np.ndarray,
+        total: np.ndarray,
+        trust: np.ndarray,
+        start: int,
+        ends: Sequence[int],
+        stopped: Callable[[], bool],
+        runs: Sequence[range],
+    ) -> None:
+        """Carry the P of slice `start` along its run, both ways, until one of the ends; adds to total and trust."""
+        run, flowing = next(run for run in runs if start in run), self.image.mean(0)
+        for step in (1, -1):
+            carried, z, distance = P, start + step, 1
+            while z in run and z not in ends and not stopped():
+                carried = warp(carried, flow(flowing[z], flowing[z - step]))
+                pull = PRIOR * (0.2 + carried.max(0) ** 2)
+                carried = random_walk(self.image[:, z], self.target[z], self.classes, prior=carried, pull=pull)
+                total[:, z] += carried / distance
+                trust[z] = max(trust[z], 0.5 / distance)
+                z, distance = z + step, distance + 1
 
 
 def shrunken(plane: np.ndarray, strokes: np.ndarray, pixels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -122,24 +199,6 @@ def shrunken(plane: np.ndarray, strokes: np.ndarray, pixels: int) -> tuple[np.nd
         return plane, strokes
     shape = coarse_shape(strokes.shape, pixels)
     return np.stack([resize(c, shape, anti_aliasing=True) for c in plane]), shrunken_strokes(strokes, shape)
-
-
-def by_looks(image: np.ndarray, target: np.ndarray, classes: int, stopped: Callable[[], bool]) -> np.ndarray:
-    """P (K, D, H, W) of a forest that learned from all strokes, as prior of a walk that may end anywhere."""
-    shown = contrast(image)
-    annotated = [z for z in range(len(target)) if (target[z] != IGNORE).any()]
-    looks = {z: features(shown[:, z]) for z in annotated}
-    forest = Forest.of_slices(list(looks.values()), target[annotated], classes)
-    P = np.full((classes, *target.shape), 1 / classes, np.float32)
-    for z in range(len(target)):
-        if stopped():
-            break
-        P[:, z] = forest(looks[z] if z in looks else features(shown[:, z]))
-        if target[z].size <= PIXELS:
-            P[:, z] = random_walk(shown[:, z], target[z], classes, prior=P[:, z], pull=LOOKS)
-        else:  # the walk would be on a grid too coarse for small objects
-            P[:, z] = with_strokes(P[:, z], target[z])
-    return P
 
 
 def with_strokes(P: np.ndarray, strokes: np.ndarray) -> np.ndarray:
@@ -174,81 +233,24 @@ def sources(target: np.ndarray) -> list[int]:
     return [z for z, count in enumerate(drawn) if count > 1 and count == max(drawn)]
 
 
-def contrast(image: np.ndarray) -> np.ndarray:
-    """Intensities (C, D, H, W) -> 0..1, per channel the mean of the logarithm and the equalised histogram.
-
-    Both spread the dark tones, where tissues differ by little: worth .03 of Dice over plain intensities.
-    """
-    return np.stack([(logarithm(channel) + equalize_hist(channel)) / 2 for channel in image]).astype(np.float32)
+def contrast(image: np.ndarray, tones: Sequence[Tone] | None = None) -> np.ndarray:
+    """Intensities (C, ...) -> 0..1, by a tone for each channel: the image's own, or those of others."""
+    pairs = zip(image, tones or map(tone_of, image), strict=True)
+    return np.stack([tone(channel) for channel, tone in pairs]).astype(np.float32)
 
 
-def logarithm(channel: np.ndarray) -> np.ndarray:
+def tone_of(channel: np.ndarray) -> Tone:
+    """The mean of logarithm and equalised histogram. Both spread the dark tones, where tissues differ by little: worth
+    .03 of Dice over plain intensities."""
     low, high = np.percentile(channel, [0.5, 99.5])
-    unit = ((channel - low) / max(high - low, 1e-12)).clip(0, 1)
-    return np.log(unit / 0.05 + 1) / np.log(1 / 0.05 + 1)
+    shares, intensities = cumulative_distribution(channel)
 
+    def tone(values: np.ndarray) -> np.ndarray:
+        unit = ((values - low) / max(high - low, 1e-12)).clip(0, 1)
+        logarithm = np.log(unit / 0.05 + 1) / np.log(1 / 0.05 + 1)
+        return (logarithm + np.interp(values, intensities, shares)) / 2
 
-def propagate_stack(
-    image: np.ndarray, target: np.ndarray, classes: int, stopped: Callable[[], bool], runs: Sequence[range]
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """image (C, D, H, W) in 0..1, target (D, H, W) -> P (K, D, H, W) and how far to trust each slice, (D,) in 0..1.
-
-    First of one slice where it begins, then of all these, then of the others too. runs: which slices are neighbours
-    """
-    annotated = sources(target)
-    total = np.zeros((classes, *target.shape), np.float32)
-    trust = np.zeros(len(target), np.float32)
-    middle = len(annotated) // 2  # comes first: it may well be in view
-    for z in (order := annotated[middle:] + annotated[:middle]):
-        if stopped():
-            break
-        total[:, z] = sharpened(image[:, z], target[z], random_walk(image[:, z], target[z], classes))
-        trust[z] = 1.0
-        if z == order[0] != order[-1]:
-            yield mixed(total), trust.copy()
-    yield mixed(total), trust.copy()
-    if len(annotated) == len(target):
-        return
-    for start in annotated:
-        run = next(run for run in runs if start in run)
-        for step in (1, -1):
-            walk_outward(image, target, total, trust, start, step, stopped, run)
-    yield mixed(total), trust
-
-
-def mixed(total: np.ndarray) -> np.ndarray:
-    """Sums (K, D, H, W) of what came from several sides -> P; even where nothing came."""
-    mass = total.sum(0)
-    return np.where(mass > 0, total / mass.clip(1e-6), 1 / len(total)).astype(np.float32)
-
-
-def sharpened(image: np.ndarray, strokes: np.ndarray, P: np.ndarray) -> np.ndarray:
-    """P (K, H, W) of a walk, improved by a network that has learnt on generated images what strokes mean."""
-    from trainer.strokenet import refine  # here: it imports torch
-
-    return with_strokes((1 - NETWORK) * P + NETWORK * refine(image, strokes, P), strokes)
-
-
-def walk_outward(
-    image: np.ndarray,
-    target: np.ndarray,
-    total: np.ndarray,
-    trust: np.ndarray,
-    start: int,
-    step: int,
-    stopped: Callable[[], bool],
-    run: range,
-) -> None:
-    """Carry the labels of slice `start` along its run until the next annotated slice; adds to total and trust."""
-    annotated, flowing = sources(target), image.mean(0)
-    P, z, distance = total[:, start], start + step, 1
-    while z in run and z not in annotated and not stopped():
-        P = warp(P, flow(flowing[z], flowing[z - step]))
-        pull = PRIOR * (0.2 + P.max(0) ** 2)
-        P = random_walk(image[:, z], target[z], len(P), prior=P, pull=pull)
-        total[:, z] += P / distance
-        trust[z] = max(trust[z], 0.5 / distance)
-        z, distance = z + step, distance + 1
+    return tone
 
 
 def flow(reference: np.ndarray, moving: np.ndarray) -> np.ndarray:

@@ -1,10 +1,12 @@
-"""Strokes and their random walk -> better masks, by a small network that has seen many generated images.
+"""Strokes, their random walk and a forest of their looks -> better masks, by a small network that has seen many
+generated images, and on them when to believe the walk, when the looks.
 
 Class-agnostic, one against the rest: the same UNet (Ronneberger et al., MICCAI 2015) looks at the image once for each
 class, with that class's strokes on one side and everybody else's on the other. Where its weights come from:
 trainer.pretrain and weights/strokenet.json.
 
-K classes · C channels · H W pixels · P probabilities (K, H, W) · IGNORE where nobody drew
+K classes · C channels · H W pixels · P probabilities (K, H, W) of the walk · L those of the forest · IGNORE where
+nobody drew
 """
 
 from functools import cache
@@ -26,32 +28,39 @@ WEIGHTS = Path(__file__).with_name("weights") / "strokenet.safetensors"
 INPUTS = 8  # channels, as `inputs` makes them
 PIXELS = 45_000  # that it looks at; larger images are seen at a lower resolution, as by the random walk
 NEAR = 5.0  # pixels: how far a stroke is felt; a second scale is four times as far
-POINTS = 100  # stroke pixels of a class that others are compared with
-ALIKE = 0.25  # deviations of the image: pixels closer than that look alike
+LEAST = 0.01  # probability that a forest is taken to leave to any class, where it tells details
 
 
-def refine(image: np.ndarray, strokes: np.ndarray, P: np.ndarray) -> np.ndarray:
-    """Probabilities (K, H, W) float32 of an annotated slice, from those of the random walk.
+def refine(image: np.ndarray, strokes: np.ndarray, P: np.ndarray, L: np.ndarray) -> np.ndarray:
+    """Probabilities (K, H, W) float32 of an annotated slice, from those of the random walk and of the forest.
 
     image (C, H, W) in 0..1, its contrast normalised; strokes (H, W). What P gives to classes without a stroke stays as
     it is. Strokes are not enforced: the caller clamps them. ValueError where fewer than two classes are drawn.
     """
-    return refined(pretrained(), image, strokes, P)
+    return refined(pretrained(), image, strokes, P, L)
 
 
-def refined(network: "StrokeNet", image: np.ndarray, strokes: np.ndarray, P: np.ndarray) -> np.ndarray:
+def refined(network: "StrokeNet", image: np.ndarray, strokes: np.ndarray, P: np.ndarray, L: np.ndarray) -> np.ndarray:
     """The same with any weights."""
     drawn = np.unique(strokes[strokes != IGNORE])
     if len(drawn) < 2:
         raise ValueError(f"strokes of at least two classes are needed to tell them apart, got {drawn.tolist()}")
+    small = coarse(image, strokes, P[drawn], L[drawn])
     with torch.inference_mode():
-        logits = network(torch.from_numpy(inputs(*coarse(image, strokes, P[drawn]), drawn)))
+        logits = network(torch.from_numpy(inputs(*small, drawn)))
     mine = torch.sigmoid(logits[:, 0]).numpy()
     if mine.shape[1:] != strokes.shape:
-        mine = np.stack([resize(p, strokes.shape, order=1) for p in mine])
+        mine = detailed(mine, small[-1], L[drawn])
     result = P.astype(np.float32)
     result[drawn] = mine / mine.sum(0).clip(1e-6) * result[drawn].sum(0)
     return result
+
+
+def detailed(mine: np.ndarray, looks: np.ndarray, L: np.ndarray) -> np.ndarray:
+    """What the network says on a coarse grid (K, h, w), with the details of the forest's L (K, H, W): by how much it
+    finds a class likelier than the forest does there, `looks`, so much likelier it is at each pixel."""
+    factor = mine.clip(1e-4) / (looks + LEAST)
+    return (L + LEAST) * np.stack([resize(plane, L.shape[1:], order=1) for plane in factor])
 
 
 @cache
@@ -62,63 +71,37 @@ def pretrained() -> "StrokeNet":
     return network.eval()
 
 
-def coarse(image: np.ndarray, strokes: np.ndarray, P: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Image, strokes and P of at most about PIXELS."""
+def coarse(image: np.ndarray, strokes: np.ndarray, *probabilities: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Image, strokes and each P of at most about PIXELS."""
     from trainer.propagation import shrunken  # which itself may call `refine`
 
     small, drawn = shrunken(image, strokes, PIXELS)
-    if drawn.shape != P.shape[1:]:
-        P = np.stack([resize(plane, drawn.shape, anti_aliasing=True) for plane in P])
-    return small, drawn, P
+    if drawn.shape == strokes.shape:
+        return small, drawn, *probabilities
+    return small, drawn, *(np.stack([resize(p, drawn.shape, anti_aliasing=True) for p in P]) for P in probabilities)
 
 
 # ---- what the network sees ----
 
 
-def inputs(image: np.ndarray, strokes: np.ndarray, P: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-    """(K, INPUTS, H, W) float32, for each drawn class: the image, the walk, the strokes near and far, who looks alike.
+def inputs(image: np.ndarray, strokes: np.ndarray, P: np.ndarray, L: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    """(K, INPUTS, H, W) float32, for each drawn class: the image, the walk, the strokes near and far, the forest.
 
-    P (K, H, W) of the drawn classes only.
+    P and L (K, H, W) of the drawn classes only.
     """
     grey = image.mean(0)
     pictures = standard(grey), standard(ndi.gaussian_gradient_magnitude(grey, 1.0))
     near = np.stack([nearness(strokes == c) for c in drawn])
-    alike = likeness(image, strokes, drawn)
     views = []
     for k in range(len(drawn)):
         mine, rest = near[k], np.delete(near, k, 0).max(0)
-        views.append([*pictures, 2 * P[k] - 1, mine, rest, mine**0.25, rest**0.25, 2 * alike[k] - 1])
+        views.append([*pictures, 2 * P[k] - 1, mine, rest, mine**0.25, rest**0.25, 2 * L[k] - 1])
     return np.array(views, np.float32)
 
 
 def nearness(drawn: np.ndarray) -> np.ndarray:
     """1 on a stroke, falling to 1 / e at NEAR pixels."""
     return np.exp(-ndi.distance_transform_edt(~drawn) / NEAR)
-
-
-def likeness(image: np.ndarray, strokes: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-    """Probability (K, H, W) of each drawn class by look alone: Gaussian kernels around stroke pixels (Parzen 1962).
-
-    Place does not count: it tells the network of nuclei that nobody drew on. What is like no stroke is undecided.
-    """
-    looks = features(image).reshape(-1, strokes.size).T  # (H W, F)
-    density = np.empty((len(drawn), strokes.size), np.float32)
-    for k, c in enumerate(drawn):
-        places = np.flatnonzero(strokes.ravel() == c)
-        points = looks[places[np.linspace(0, len(places) - 1, min(len(places), POINTS)).astype(int)]]
-        squares = (looks**2).sum(1)[:, None] - 2 * looks @ points.T + (points**2).sum(1)
-        density[k] = np.exp(squares / (-2 * ALIKE**2 * looks.shape[1])).mean(1)
-    density += 1e-4
-    return (density / density.sum(0)).reshape(len(drawn), *strokes.shape)
-
-
-def features(image: np.ndarray) -> np.ndarray:
-    """What a pixel looks like (F, H, W): every channel at three scales, edges and unrest of the grey; standardised."""
-    grey = image.mean(0)
-    unrest = ndi.gaussian_filter(grey**2, 3) - ndi.gaussian_filter(grey, 3) ** 2
-    planes = [ndi.gaussian_filter(channel, sigma) for channel in image for sigma in (0.5, 1.5, 4)]
-    planes += [ndi.gaussian_gradient_magnitude(grey, 1.5), unrest.clip(0) ** 0.5]
-    return np.stack([standard(plane) for plane in planes]).astype(np.float32)
 
 
 def standard(plane: np.ndarray) -> np.ndarray:

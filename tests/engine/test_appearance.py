@@ -1,4 +1,4 @@
-"""Where looks decide, and where places do."""
+"""A forest of looks, and what becomes of a crowd of which a few were drawn on."""
 
 import dataclasses
 
@@ -6,9 +6,9 @@ import numpy as np
 from scipy import ndimage as ndi
 from toys import disc, scribbled_disc
 
-from trainer.appearance import Forest, features, held_out
+from trainer.appearance import Forest, features
 from trainer.dataset import IGNORE, Sample
-from trainer.propagation import looks_decide, propagate, stroke_box
+from trainer.propagation import propagate
 
 
 def crowd(seed: int = 0) -> tuple[Sample, np.ndarray]:
@@ -23,13 +23,8 @@ def crowd(seed: int = 0) -> tuple[Sample, np.ndarray]:
     return Sample(image[None].astype(np.float32), target, (1.0, 1.0), "crowd"), truth
 
 
-def decided(sample: Sample) -> bool:
-    return looks_decide(sample.image[:, None], sample.target[None], stroke_box(sample.target[None]), 2)
-
-
-def test_in_a_crowd_looks_decide_and_all_its_members_are_found() -> None:
+def test_in_a_crowd_all_its_members_are_found() -> None:
     sample, truth = crowd()
-    assert decided(sample)
     found = propagate(sample, 2).labels
     assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.9
 
@@ -38,30 +33,18 @@ def test_one_stroke_in_a_crowd_and_several_around_it_are_enough() -> None:
     sample, truth = crowd()
     pieces, _ = ndi.label(sample.target == 1)
     few = dataclasses.replace(sample, target=np.where(pieces > 1, IGNORE, sample.target).astype(np.uint8))
-    assert decided(few)
     found = propagate(few, 2).labels
     assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.9
 
 
-def test_the_walk_decides_once_what_looks_alike_is_drawn_as_another_class() -> None:
+def test_what_looks_alike_and_is_drawn_as_another_class_is_left_out() -> None:
     image, truth = disc(80, 12)
     image[5:12, 60:75] += 100  # a bright bar
     target = np.full(truth.shape, IGNORE, np.uint8)
     target[40, 34:46] = target[36, 36:44] = 1
     target[22, 20:60] = target[60, 20:60] = target[8, 62:73] = 0
     sample = Sample(image[None], target, (1.0, 1.0), "one")
-    assert not decided(sample)
     assert propagate(sample, 2).labels[5:12, 60:75].sum() == 0
-
-
-def test_a_stroke_is_held_out_whole_and_a_single_one_in_pieces() -> None:
-    strokes = np.full((10, 12), IGNORE, np.uint8)
-    strokes[2, :9] = 0
-    strokes[5, :4] = strokes[8, :3] = strokes[8, 8:10] = 1
-    fold = held_out(strokes, folds=3)
-    assert fold[2, :9].tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2] or fold[2, :9].tolist() == [2, 2, 2, 1, 1, 1, 0, 0, 0]
-    assert [set(fold[at].ravel()) for at in (np.s_[5, :4], np.s_[8, :3], np.s_[8, 8:10])] == [{0}, {1}, {2}]
-    assert (fold[strokes == IGNORE] == -1).all()
 
 
 def test_a_class_without_strokes_has_no_probability() -> None:

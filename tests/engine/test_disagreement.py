@@ -6,7 +6,7 @@ import pytest
 from benchmarks.annotation import NEXT, drawn_until, gain, summary
 from benchmarks.images import Case
 from trainer.dataset import IGNORE, Sample
-from trainer.disagreement import DRAWN, Place, chance, divergence, entropy, in_turn, places, undrawn
+from trainer.disagreement import DRAWN, Place, divergence, entropy, places, undrawn
 
 SURE = np.eye(3, dtype=np.float32)  # of class 0, 1, 2
 
@@ -57,57 +57,57 @@ def doubt(space: tuple[int, ...], *blobs: tuple[tuple[int, ...], int]) -> np.nda
     return values
 
 
+def found(maps: dict[str, np.ndarray], count: int, labels: dict[str, np.ndarray] | None = None) -> list[Place]:
+    """Where nothing is drawn; of one class where no labels are given."""
+    classes = {name: np.zeros(values.shape, np.uint8) for name, values in maps.items()} | (labels or {})
+    return places(maps, {name: blank(*values.shape) for name, values in maps.items()}, classes, count)
+
+
+def spots(found: list[Place]) -> list[tuple[int, int, int]]:
+    return [(place.slice, place.row, place.column) for place in found]
+
+
 def test_the_larger_doubt_comes_first_over_slices_and_images() -> None:
     maps = {
         "stack": doubt((5, 80, 80), ((1, 20, 20), 3), ((3, 50, 60), 5)),
         "picture": doubt((80, 80), ((40, 30), 4)),
     }
-    found = places(maps, {name: blank(*values.shape) for name, values in maps.items()}, 10)
-    at = [(place.image, place.slice, place.row, place.column) for place in found]
+    best = found(maps, 10)
+    at = [(place.image, place.slice, place.row, place.column) for place in best]
     assert at == [("stack", 3, 50, 60), ("picture", 0, 40, 30), ("stack", 1, 20, 20)]
-    assert [place.score for place in found] == sorted((place.score for place in found), reverse=True)
-    assert 25 < found[2].score < 49  # of 49 pixels, those at the edge of the disc count less
-    assert places(maps, {name: blank(*values.shape) for name, values in maps.items()}, 1) == found[:1]
+    assert [place.doubt for place in best] == [121, 81, 49]
+    assert 25 < best[2].score < 49  # of 49 pixels, those at the edge of the disc count less
+    assert found(maps, 1) == best[:1]
 
 
-def test_the_same_spot_of_the_next_slice_is_not_named_again() -> None:
-    values = doubt((3, 60, 60), ((0, 30, 30), 4), ((1, 30, 30), 5), ((2, 31, 30), 4))
-    assert [place.slice for place in places({"a": values}, {"a": blank(3, 60, 60)}, 5)] == [1]
+def test_a_slice_beside_one_with_more_doubt_comes_last() -> None:
+    values = doubt((9, 60, 60), ((2, 30, 30), 4), ((3, 30, 30), 5), ((4, 20, 30), 4), ((8, 30, 30), 2))
+    assert [place.slice for place in found({"a": values}, 5)] == [3, 8, 2, 4]
+
+
+def test_every_class_of_a_slice_has_its_turn_before_the_next_slice() -> None:
+    """In slice 0 class 0 has two large doubts and class 1 a small one, in slice 2 class 0 one of middle size."""
+    values = doubt((3, 90, 90), ((0, 15, 15), 6), ((0, 75, 20), 5), ((0, 70, 70), 3), ((2, 15, 35), 5))
+    labels = np.zeros((3, 90, 90), np.uint8)
+    labels[:, :, 50:] = 1
+    assert spots(found({"a": values}, 5, {"a": labels})) == [(0, 15, 15), (0, 70, 70), (2, 15, 35), (0, 75, 20)]
 
 
 def test_a_place_that_was_drawn_on_is_left_alone() -> None:
     maps, strokes = {"a": doubt((80, 80), ((20, 20), 5), ((60, 60), 4))}, blank(80, 80)
-    first, second = places(maps, {"a": strokes}, 5)
+    labels = {"a": np.zeros((80, 80), np.uint8)}
+    first, second = places(maps, {"a": strokes}, labels, 5)
     strokes[20, 15:25] = 1
     assert undrawn([first, second], {"a": strokes}) == [second]
-    left = places(maps, {"a": strokes}, 5)
-    assert left[0] == second
+    left = places(maps, {"a": strokes}, labels, 5)
+    assert spots(left)[0] == spots([second])[0]
     assert all(abs(place.row - 20) > DRAWN or not 15 - DRAWN <= place.column <= 24 + DRAWN for place in left)
 
 
-def test_classes_take_their_turn() -> None:
-    """Class 0 has the three largest doubts, in two slices, and class 1 a small one."""
-    values = doubt((3, 90, 90), ((0, 15, 15), 6), ((2, 15, 35), 5), ((0, 75, 20), 4), ((0, 70, 70), 3))
-    labels = np.zeros((3, 90, 90), np.uint8)
-    labels[:, :, 50:] = 1
-    found = in_turn({"a": values}, {"a": blank(3, 90, 90)}, {"a": labels}, 3)
-    assert [(p.slice, p.row, p.column) for p in found] == [(0, 15, 15), (0, 70, 70), (2, 15, 35)]
-
-
 def test_everything_drawn_and_nothing_in_doubt() -> None:
-    assert places({"a": np.ones((30, 30), np.float32)}, {"a": np.zeros((30, 30), np.uint8)}, 5) == []
-    assert places({"a": np.zeros((30, 30), np.float32)}, {"a": blank(30, 30)}, 5) == []
-
-
-def test_chance_is_anywhere_and_the_same_again() -> None:
-    def drawn(seed: int) -> list[Place]:
-        return places({"a": chance((4, 90, 90), np.random.default_rng(seed))}, {"a": blank(4, 90, 90)}, 200)
-
-    found = drawn(0)
-    assert found == drawn(0) != drawn(1)
-    assert {place.slice for place in found} == {0, 1, 2, 3}
-    middle = np.mean([(place.row, place.column) for place in found], 0)
-    assert np.abs(middle - 45).max() < 9
+    class_0 = {"a": np.zeros((30, 30), np.uint8)}
+    assert places({"a": np.ones((30, 30), np.float32)}, {"a": np.zeros((30, 30), np.uint8)}, class_0, 5) == []
+    assert places({"a": np.zeros((30, 30), np.float32)}, {"a": blank(30, 30)}, class_0, 5) == []
 
 
 # ---- the simulated annotator who follows it (benchmarks/annotation.py) ----
@@ -128,6 +128,21 @@ def test_the_annotator_draws_where_the_networks_disagree_until_the_time_is_up() 
     assert (first.label, second.label) == (0, 1)
     assert np.abs(first.pixels - (20, 20)).max() < 25 and np.abs(second.pixels - (60, 60)).max() < 25
     assert len(drawn_until(1.0, [], NEXT["disagreement"], P, other, case, rng)) == 1
+
+
+def test_who_draws_anywhere_draws_everywhere() -> None:
+    """On a stack of four slices, the same with the same generator."""
+    truth = np.zeros((4, 90, 90), np.uint8)
+    case = Case(Sample(np.zeros((1, 4, 90, 90), np.float32), truth, (1.0,) * 3, "stack"), ("background", "object"))
+    P = {"unet": np.full((2, 4, 90, 90), 0.5, np.float32)}
+
+    def drawn(seed: int) -> list[tuple[int, int, int]]:
+        strokes = drawn_until(150, [], NEXT["random"], P, truth, case, np.random.default_rng(seed))
+        return [(stroke.slice, *stroke.pixels[0]) for stroke in strokes]
+
+    some = drawn(0)
+    assert some == drawn(0) != drawn(1)
+    assert {z for z, *_ in some} == {0, 1, 2, 3}
 
 
 def test_gains_are_paired_by_image() -> None:
