@@ -31,8 +31,6 @@ from typing import Literal
 import numpy as np
 import torch
 import tyro
-from rich.console import Console
-from rich.table import Column, Table
 
 from benchmarks.contestants import FILL_IN, TRANSFER, Look, Watch, Work, warm_up
 from benchmarks.images import MODALITIES, Case, Half, Modality, cases, drawn, transferred
@@ -104,9 +102,9 @@ class Options:
         cardiac = replace(self, modality=("cardiac",), minutes=5.0, contestants=FOUR)
         return [
             replace(cardiac, budgets=(3,)),
-            replace(self, modality=MODALITIES, budgets=(1, 3, 10)),
+            replace(self, modality=MODALITIES, budgets=(1, 3, 10), cases=3),
             *(replace(cardiac, task=("transfer",), drawn=n, contestants=(*FOUR, "unet", "dense")) for n in (5, 20)),
-            replace(self, modality=MODALITIES[1:], task=("transfer",)),
+            replace(self, modality=MODALITIES[1:], task=("transfer",), contestants=(*FOUR, "unet", "dense")),
         ]
 
     @property
@@ -352,8 +350,9 @@ def lines(value: object) -> str:
 
 def report(file: Path, entries: list[Entry]) -> None:
     """Tables on the screen and plots beside the file."""
-    for panel, answers in panels(entries).items():
-        Console().print(table(panel, answers))
+    told = "\n".join(markdown(*each) for each in panels(entries).items())
+    file.with_suffix(".md").write_text(told)
+    print(told)
     for row in behind(entries):
         where = " ".join(str(row[k]) for k in PANEL)
         print(f"{where}:", f"behind {row['rival']}, {row['lost']}" if row["lost"] else f"never behind {row['rival']}")
@@ -363,7 +362,6 @@ def report(file: Path, entries: list[Entry]) -> None:
     for title, chosen in figures.items():
         for clock, name in ((WALL, "wall"), (CPU, "cpu")):
             plot(file.with_name(f"{file.stem}-{title}-{name}.png"), chosen, clock)
-    file.with_suffix(".md").write_text("\n".join(markdown(*each) for each in panels(entries).items()))
     print(f"written to {file}")
 
 
@@ -388,18 +386,6 @@ def cell(scores: list[float] | None) -> str:
         return ""
     low, high = interval(scores)
     return f"{np.mean(scores):.2f} ({low:.2f}-{high:.2f})"
-
-
-def table(panel: Panel, answers: dict[str, list[Entry]]) -> Table:
-    """Mean Dice at each time; a blank where not every image has an answer yet."""
-    columns = times(together(answers))
-    shown = Table(
-        Column("answer", no_wrap=True), *(f"{t} s" for t in columns), title="{} {}, budget {}, {:g} min".format(*panel)
-    )
-    for name, found in answers.items():
-        scores = [per_case(found, t) for t in columns]
-        shown.add_row(name, *("" if each is None else f"{np.mean(each):.3f}" for each in scores))
-    return shown
 
 
 def plot(file: Path, entries: list[Entry], clock: int) -> None:

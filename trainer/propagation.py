@@ -80,17 +80,31 @@ def spread(
         return
     places, looks = Places(image, target, classes), Looks(image, target, classes)
     middle, sides = len(annotated) // 2, []  # the middle one comes first: it may well be in view
-    for z in (order := annotated[middle:] + annotated[:middle]):
+    order = annotated[middle:] + annotated[:middle]
+    for known, z in enumerate(order, 1):
         if stopped():
             break
         P[:, z], side = judged(looks.image(z), target[z], places(z), looks(z))
         weight[z] = confidence(P[:, z])
         sides.append(side)
-        if z == order[0] != order[-1]:
-            yield P.copy(), weight.copy()
-    yield P.copy(), weight.copy()
-    if len(annotated) < len(target):
-        yield (looks if sides and np.mean(sides) > SIDED else places).others(P, weight, stopped, runs)
+        if known in (1, len(order)):
+            yield lent(P, order[:known], runs), weight.copy()
+    if not sides:
+        yield P, weight
+    elif len(annotated) < len(target):
+        yield (looks if np.mean(sides) > SIDED else places).others(P, weight, stopped, runs)
+
+
+def lent(P: np.ndarray, known: Sequence[int], runs: Sequence[range]) -> np.ndarray:
+    """P (K, D, H, W) in which a slice that is not known yet has what the nearest known one of its run has: to be seen
+    in the second until it is reached, not to be learnt from."""
+    P = P.copy()
+    for run in runs:
+        near = [z for z in known if z in run]
+        for z in run if near else ():
+            if z not in known:
+                P[:, z] = P[:, min(near, key=lambda k: abs(k - z))]
+    return P
 
 
 def judged(image: np.ndarray, strokes: np.ndarray, walked: np.ndarray, alike: np.ndarray) -> tuple[np.ndarray, float]:

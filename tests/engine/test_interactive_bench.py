@@ -217,6 +217,7 @@ def test_a_sample_image_through_file_table_and_plot(tmp_path: Path) -> None:
     interactive.report(file, entries)
     content = json.loads(file.read_text())
     assert content["entries"] == entries and {row["answer"] for row in content["summary"]} == {"forest", "propagation"}
+    assert all(f"| {name} | " in file.with_suffix(".md").read_text() for name in job.contestants)
     assert {f.name for f in tmp_path.glob("*.png")} == {
         f"interactive-fill-in-1-0.1min-{c}.png" for c in ("wall", "cpu")
     }

@@ -128,6 +128,7 @@ def test_what_was_drawn_on_is_known_before_the_rest() -> None:
     rest = [z for z in range(len(truth)) if z not in drawn]
     assert np.array_equal(first.probabilities[:, drawn], last.probabilities[:, drawn])
     assert first.confidence[drawn].max() > 0.9 and first.confidence[rest].max() == 0
+    assert np.array_equal(one.labels[0], one.labels[4]) and np.array_equal(first.labels[0], first.labels[1])  # lent
     assert last.confidence[rest].max() > 0
     [only] = propagating(sample(image[:1], target[1:2]), 2)  # there is no rest
     assert only.confidence.max() > 0.9
