@@ -7,7 +7,7 @@ Extremely randomised trees: Geurts, Ernst and Wehenkel, Machine Learning 63 (200
 C channels · K classes · D H W space · F features · P probabilities (K, D, H, W) · IGNORE where nobody drew
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -26,25 +26,23 @@ def features(image: np.ndarray) -> np.ndarray:
 class Forest:
     """Learns how each class looks from the strokes on a stack."""
 
-    def __init__(self, looks: np.ndarray, target: np.ndarray, classes: int, trees: int = TREES) -> None:
+    def __init__(self, looks: np.ndarray, target: np.ndarray, classes: int) -> None:
         """looks (n, F) of the drawn pixels and their classes (n,)."""
         from sklearn.ensemble import ExtraTreesClassifier
 
         self.classes = classes
-        self.trees = ExtraTreesClassifier(trees, min_samples_leaf=LEAF, class_weight="balanced", random_state=0)
+        self.trees = ExtraTreesClassifier(TREES, min_samples_leaf=LEAF, class_weight="balanced", random_state=0)
         self.trees.fit(looks, target)
 
     @classmethod
-    def of_slices(
-        cls, looks: Sequence[np.ndarray], strokes: Sequence[np.ndarray], classes: int, trees: int = TREES
-    ) -> "Forest":
-        """From what was drawn (H, W) on some slices (H, W, F)."""
-        drawn = [plane != IGNORE for plane in strokes]
-        known = (np.concatenate([x[at] for x, at in zip(xs, drawn, strict=True)]) for xs in (looks, strokes))
-        return cls(*known, classes, trees)
+    def of_slices(cls, slices: Iterable[tuple[np.ndarray, np.ndarray]], classes: int) -> "Forest":
+        """From what was drawn (H, W) on some slices (C, H, W)."""
+        drawn = [(features(image)[strokes != IGNORE], strokes[strokes != IGNORE]) for image, strokes in slices]
+        return cls(*map(np.concatenate, zip(*drawn, strict=True)), classes)
 
-    def __call__(self, looks: np.ndarray) -> np.ndarray:
-        """(H, W, F) -> P (K, H, W) float32."""
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """(C, H, W) -> P (K, H, W) float32."""
+        looks = features(image)
         P = np.zeros((self.classes, looks.shape[0] * looks.shape[1]), np.float32)
         P[self.trees.classes_] = self.trees.predict_proba(looks.reshape(-1, looks.shape[-1])).T
         return P.reshape(-1, *looks.shape[:2])

@@ -17,7 +17,7 @@ from skimage.exposure import cumulative_distribution
 from skimage.registration import optical_flow_ilk
 from skimage.transform import resize
 
-from trainer.appearance import Forest, features
+from trainer.appearance import Forest
 from trainer.dataset import IGNORE, Sample
 
 BETA = 1500.0  # how strongly a step in intensity (0..1) stops the walk
@@ -29,6 +29,7 @@ LOOKS = 0.03  # how strongly a walk is pulled to what the forest says, where loo
 SYMMETRIC = {"SymmetricMode": True}  # of SuperLU: the Laplacian's diagonal is dominant, no pivot need be looked for
 MARGIN = 12  # pixels around the box of all strokes that the walk may use
 PIXELS = 45_000  # of a slice that the direct solver takes at once; larger ones are walked at a lower resolution
+LOOKED_AT = 400_000  # of a slice that the forest sees; larger ones it sees at a lower resolution
 
 Tone = Callable[[np.ndarray], np.ndarray]  # what intensities become
 
@@ -130,8 +131,7 @@ class Looks:
     def __init__(self, image: np.ndarray, target: np.ndarray, classes: int) -> None:
         drawn = [z for z, plane in enumerate(target) if (plane != IGNORE).any()]
         self.raw, self.target, self.tones = image, target, [tone_of(channel) for channel in image[:, drawn]]
-        self.known = {z: features(self.image(z)) for z in drawn}
-        self.forest = Forest.of_slices(list(self.known.values()), target[drawn], classes)
+        self.forest = Forest.of_slices((shrunken(self.image(z), target[z], LOOKED_AT) for z in drawn), classes)
 
     def image(self, z: int) -> np.ndarray:
         """(C, H, W) in 0..1."""
@@ -139,7 +139,9 @@ class Looks:
 
     def __call__(self, z: int) -> np.ndarray:
         """(K, H, W)"""
-        return self.forest(self.known[z] if z in self.known else features(self.image(z)))
+        P = self.forest(shrunken(self.image(z), self.target[z], LOOKED_AT)[0])
+        space = self.target.shape[1:]
+        return P if P.shape[1:] == space else np.stack([resize(p, space, order=1) for p in P])
 
     def others(
         self, P: np.ndarray, weight: np.ndarray, stopped: Callable[[], bool], runs: Sequence[range]

@@ -6,9 +6,9 @@ import numpy as np
 from scipy import ndimage as ndi
 from toys import disc, scribbled_disc
 
-from trainer.appearance import Forest, features
+from trainer.appearance import Forest
 from trainer.dataset import IGNORE, Sample
-from trainer.propagation import propagate
+from trainer.propagation import first_looks, propagate
 
 
 def crowd(seed: int = 0) -> tuple[Sample, np.ndarray]:
@@ -49,8 +49,7 @@ def test_what_looks_alike_and_is_drawn_as_another_class_is_left_out() -> None:
 
 def test_a_class_without_strokes_has_no_probability() -> None:
     image, strokes = disc()[0][None], scribbled_disc().target
-    looks, drawn = features(image), strokes != IGNORE
-    P = Forest(looks[drawn], strokes[drawn], 3)(looks)
+    P = Forest.of_slices([(image, strokes)], 3)(image)
     assert P.shape == (3, 40, 40) and (P[2] == 0).all()
     np.testing.assert_allclose(P.sum(0), 1, rtol=1e-5)
 
@@ -60,3 +59,11 @@ def test_large_images_keep_their_small_objects(monkeypatch: object) -> None:
     sample, truth = crowd()
     found = propagate(dataclasses.replace(sample), 2).labels
     assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.9
+
+
+def test_an_image_too_large_for_the_forest_is_seen_coarsely(monkeypatch: object) -> None:
+    monkeypatch.setattr("trainer.propagation.LOOKED_AT", 4_000)  # of 10000 pixels
+    sample, truth = crowd()
+    P, L = first_looks(sample.image[:, None], sample.target[None], 2)
+    found = L[1, 0] > 0.5
+    assert P.shape == L.shape and 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.8
