@@ -24,7 +24,8 @@ BETA = 1500.0  # how strongly a step in intensity (0..1) stops the walk
 NOISE = 3.0  # at least this over the squared median step, so that noise does not stop it
 FLOOR = 3e-3  # the least conductance between neighbours, so that no region is cut off
 PRIOR = 0.05  # how strongly a walk without strokes is pulled to what its neighbour slice says
-SIDED = 0.2  # from here on looks decide
+SIDED = 0.2  # from here on, of -1..1, the network is plainly with the looks
+CROWD = 0.55  # and from here on so plainly that other slices may be told by looks too
 LOOKS = 0.03  # how strongly a walk is pulled to what the forest says, where looks decide
 SYMMETRIC = {"SymmetricMode": True}  # of SuperLU: the Laplacian's diagonal is dominant, no pivot need be looked for
 MARGIN = 12  # pixels around the box of all strokes that the walk may use
@@ -93,7 +94,34 @@ def spread(
     if not sides:
         yield P, weight
     elif len(annotated) < len(target):
-        yield (looks if np.mean(sides) > SIDED else places).others(P, weight, stopped, runs)
+        teller = looks if looks_tell(order, sides, P, places, looks, runs) else places
+        yield teller.others(P, weight, stopped, runs)
+
+
+def looks_tell(
+    order: Sequence[int],
+    sides: Sequence[float],
+    P: np.ndarray,
+    places: "Places",
+    looks: "Looks",
+    runs: Sequence[range],
+) -> bool:
+    """Whether other slices are better told by looks than by what is carried to them: as in a crowd, the network must be
+    plainly with the looks, and these find more of the first slice's strokes from the other annotated slices."""
+    first = order[0]
+    others = [z for z in order[1:] if any(first in run and z in run for run in runs)]
+    if np.mean(sides) < CROWD or not others:
+        return bool(np.mean(sides) > CROWD)
+    nearest = min(others, key=lambda z: abs(z - first))
+    strokes = looks.target[first]
+    carried = grown(places.carried(P[:, nearest][:, *places.box], nearest, first, None), places.box, places.space)
+    return share_right(looks.without(first)(first), strokes) > share_right(carried, strokes)
+
+
+def share_right(P: np.ndarray, strokes: np.ndarray) -> float:
+    """The share of drawn pixels (H, W) whose class is the most likely by P (K, H, W); mean over the classes."""
+    labels = P.argmax(0)
+    return float(np.mean([(labels[strokes == c] == c).mean() for c in np.unique(strokes[strokes != IGNORE])]))
 
 
 def lent(P: np.ndarray, known: Sequence[int], runs: Sequence[range]) -> np.ndarray:
@@ -130,8 +158,15 @@ class Looks:
 
     def __init__(self, image: np.ndarray, target: np.ndarray, classes: int) -> None:
         drawn = [z for z, plane in enumerate(target) if (plane != IGNORE).any()]
-        self.raw, self.target, self.tones = image, target, [tone_of(channel) for channel in image[:, drawn]]
+        self.raw, self.target, self.classes = image, target, classes
+        self.tones = [tone_of(channel) for channel in image[:, drawn]]
         self.forest = Forest.of_slices((shrunken(self.image(z), target[z], LOOKED_AT) for z in drawn), classes)
+
+    def without(self, z: int) -> "Looks":
+        """The same, learnt from the other slices."""
+        rest = self.target.copy()
+        rest[z] = IGNORE
+        return Looks(self.raw, rest, self.classes)
 
     def image(self, z: int) -> np.ndarray:
         """(C, H, W) in 0..1."""
@@ -166,6 +201,7 @@ class Places:
     def __init__(self, image: np.ndarray, target: np.ndarray, classes: int) -> None:
         self.box, self.space, self.classes = stroke_box(target), target.shape[1:], classes
         self.image, self.target = contrast(image[:, :, *self.box]), target[:, *self.box]
+        self.flowing = self.image.mean(0)  # (D, H, W)
 
     def __call__(self, z: int) -> np.ndarray:
         """(K, H, W)"""
@@ -197,16 +233,22 @@ class Places:
         runs: Sequence[range],
     ) -> None:
         """Carry the P of slice `start` along its run, both ways, until one of the ends; adds to total and trust."""
-        run, flowing = next(run for run in runs if start in run), self.image.mean(0)
+        run = next(run for run in runs if start in run)
         for step in (1, -1):
             carried, z, distance = P, start + step, 1
             while z in run and z not in ends and not stopped():
-                carried = warp(carried, flow(flowing[z], flowing[z - step]))
-                pull = PRIOR * (0.2 + carried.max(0) ** 2)
-                carried = random_walk(self.image[:, z], self.target[z], self.classes, prior=carried, pull=pull)
+                carried = self.carried(carried, z - step, z, self.target[z])
                 total[:, z] += carried / distance
                 trust[z] = max(trust[z], 0.5 / distance)
                 z, distance = z + step, distance + 1
+
+    def carried(self, P: np.ndarray, z: int, onto: int, strokes: np.ndarray | None) -> np.ndarray:
+        """P (K, H, W) of slice z as that of another, by optical flow and a walk from its strokes, or from none."""
+        P = warp(P, flow(self.flowing[onto], self.flowing[z]))
+        if strokes is None:
+            strokes = np.full(P.shape[1:], IGNORE, np.uint8)
+        pull = PRIOR * (0.2 + P.max(0) ** 2)
+        return random_walk(self.image[:, onto], strokes, self.classes, prior=P, pull=pull)
 
 
 def shrunken(plane: np.ndarray, strokes: np.ndarray, pixels: int) -> tuple[np.ndarray, np.ndarray]:

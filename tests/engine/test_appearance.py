@@ -3,9 +3,11 @@
 import dataclasses
 
 import numpy as np
+import pytest
 from scipy import ndimage as ndi
 from toys import disc, scribbled_disc
 
+from trainer.annotator import painted, scribble_slices, spread
 from trainer.appearance import Forest
 from trainer.dataset import IGNORE, Sample
 from trainer.propagation import first_looks, propagate
@@ -54,16 +56,52 @@ def test_a_class_without_strokes_has_no_probability() -> None:
     np.testing.assert_allclose(P.sum(0), 1, rtol=1e-5)
 
 
-def test_large_images_keep_their_small_objects(monkeypatch: object) -> None:
+def test_large_images_keep_their_small_objects(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainer.propagation.PIXELS", 2_000)  # a walk on so coarse a grid sees no disc of 6 pixels
     sample, truth = crowd()
     found = propagate(dataclasses.replace(sample), 2).labels
     assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.9
 
 
-def test_an_image_too_large_for_the_forest_is_seen_coarsely(monkeypatch: object) -> None:
+def test_an_image_too_large_for_the_forest_is_seen_coarsely(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainer.propagation.LOOKED_AT", 4_000)  # of 10000 pixels
     sample, truth = crowd()
     P, L = first_looks(sample.image[:, None], sample.target[None], 2)
     found = L[1, 0] > 0.5
     assert P.shape == L.shape and 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.8
+
+
+def spheres() -> np.ndarray:
+    """Many small balls in a stack of flat slices, bool (7, 120, 120): few reach farther than three slices."""
+    rng, grid = np.random.default_rng(0), np.indices((7, 120, 120))
+    truth = np.zeros((7, 120, 120), bool)
+    for _ in range(35):
+        centre, radius = rng.uniform(0, (7, 120, 120)), rng.uniform(5, 9)
+        truth |= (
+            sum((scale * (axis - c)) ** 2 for axis, c, scale in zip(grid, centre, (3, 1, 1), strict=True)) < radius**2
+        )
+    return truth
+
+
+@pytest.mark.parametrize("annotated", [1, 3])
+def test_a_crowd_is_found_on_slices_that_nobody_drew_on(annotated: int) -> None:
+    truth, rng = spheres(), np.random.default_rng(0)
+    image = ndi.gaussian_filter(0.5 * truth + 0.2, (0.3, 1, 1)) + rng.normal(0, 0.05, truth.shape)
+    strokes = scribble_slices(truth.astype(np.uint8), spread(truth, annotated), 3, rng)
+    sample = Sample(image[None].astype(np.float32), painted(strokes, truth.shape), (1.0,) * 3, "balls")
+    found = propagate(sample, 2).labels
+    assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.75
+
+
+def test_one_thing_is_followed_however_much_its_slices_look_alike() -> None:
+    """Bright bars beside the disc are as bright as it is: by looks they would be of its class."""
+    y, x = np.indices((60, 80))
+    truth = np.stack([np.hypot(y - 25 - 2 * z, x - 30 - 2 * z) < 11 - z for z in range(5)])
+    bright = truth | (x > 65)
+    image = 100.0 * bright + np.random.default_rng(0).normal(0, 5, truth.shape)
+    target = np.full(truth.shape, IGNORE, np.uint8)
+    for z in (0, 4):
+        target[z, 24 + 2 * z, 26 + 2 * z : 35 + 2 * z] = 1
+        target[z, 5, 10:75] = target[z, 50, 10:75] = target[z, 10:50, 70] = 0
+    found = propagate(Sample(image[None].astype(np.float32), target, (1.0,) * 3, "disc"), 2).labels
+    assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.85

@@ -112,7 +112,7 @@ def test_a_slice_in_colour_is_seen_as_the_mean_of_its_channels() -> None:
 
 def test_strokes_of_a_time_point_stay_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """What looks like them at another time is found there nevertheless, where looks decide."""
-    monkeypatch.setattr("trainer.propagation.SIDED", 1.0)  # they do not
+    monkeypatch.setattr("trainer.propagation.CROWD", 1.0)  # they do not
     image, _ = stack()
     part = Part(tuple(range(6)), ((0, 256), (0, 256)), 3, (256, 256))  # two volumes of three slices
     target = np.full((6, 256, 256), IGNORE, np.uint8)
