@@ -24,6 +24,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -33,7 +34,19 @@ import tyro
 from benchmarks.images import Case, Half, Modality, cases
 from benchmarks.interactive import foreground_dice, interval, lines
 from trainer import PRESETS, Run
-from trainer.annotator import Stroke, as_slices, at, correct, painted, scribble, scribble_slices, seconds, spread
+from trainer.annotator import (
+    Hand,
+    Stroke,
+    as_slices,
+    at,
+    classes_of,
+    correct,
+    painted,
+    scribble,
+    scribble_slices,
+    seconds,
+    spread,
+)
 from trainer.dataset import IGNORE
 from trainer.disagreement import Place, divergence, entropy, places, undrawn
 from trainer.model import ENSEMBLE, with_teacher
@@ -64,9 +77,9 @@ class Options:
     policies: tuple[Policy, ...] = POLICIES
     rounds: int = 4
     """Trainings, with drawing in between."""
-    iterations: int = 80
+    iterations: int = 25
     """Of a round."""
-    seconds: float = 15.0
+    seconds: float = 20.0
     """Of drawing between two rounds."""
     batch: int = 4
     threads: int = 1
@@ -172,22 +185,40 @@ def drawn_until(
     return new
 
 
-def guided(choose: Callable[[dict[str, np.ndarray], np.ndarray, np.ndarray, np.random.Generator], list[Place]]) -> Next:
-    """Draws at the places that `choose` finds, by P, the labels on the screen and what is drawn (*space)."""
+def guided(
+    choose: Callable[[dict[str, np.ndarray], np.ndarray, np.ndarray, np.random.Generator], list[Place]],
+    finish: bool = True,
+) -> Next:
+    """Draws at the places that `choose` finds, by P, the labels on the screen and what is drawn (*space).
+
+    finish: before it leaves a slice of a volume it draws the classes that are missing there, as the manual says
+    """
 
     def strokes(
         before: list[Stroke], P: dict[str, np.ndarray], labels: np.ndarray, case: Case, rng: np.random.Generator
     ) -> Iterator[Stroke]:
-        truth = case.truth.target
-        new: list[Stroke] = []
-        for place in choose(P, labels, painted(before, truth.shape), rng):
-            if undrawn([place], {IMAGE: painted([*before, *new], truth.shape)}):
+        truth, new = case.truth.target, list(before)
+        found = choose(P, labels, painted(before, truth.shape), rng)
+        for place, following in pairwise([*found, None]):
+            if undrawn([place], {IMAGE: painted(new, truth.shape)}):
                 index = (place.slice, place.row, place.column)[-truth.ndim :]
                 for stroke in at(truth, [index], rng):
                     new.append(stroke)
                     yield stroke
+            if finish and truth.ndim == 3 and (following is None or following.slice != place.slice):
+                for stroke in missing(truth, place.slice, new, rng):
+                    new.append(stroke)
+                    yield stroke
 
     return strokes
+
+
+def missing(truth: np.ndarray, z: int, strokes: list[Stroke], rng: np.random.Generator) -> Iterator[Stroke]:
+    """A stroke of each class of a slice that has none there."""
+    drawn = {stroke.label for stroke in strokes if stroke.slice == z}
+    for c in classes_of(truth[z]):
+        if c not in drawn:
+            yield Hand(truth, c, rng, only=z).draw()
 
 
 def of_map(heat: Callable[[dict[str, np.ndarray], np.random.Generator], np.ndarray]) -> Next:
@@ -219,7 +250,7 @@ def mistakes(
 
 
 NEXT: dict[Policy, Next] = {
-    "random": guided(anywhere),
+    "random": guided(anywhere, finish=False),
     "chance": of_map(noise),
     "entropy": of_map(lambda P, rng: entropy(P["unet"])),
     "disagreement": of_map(lambda P, rng: divergence(P)),

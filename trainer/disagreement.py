@@ -37,6 +37,8 @@ class Place:
     score: float  # pixels of full doubt around it: the map's sum under the soft disc
     turn: int = 0  # how many places of its slice and class have more
     doubt: float = 0.0  # pixels of full doubt in all of its slice
+    classes: int = 0  # that are seen in its slice
+    drawn: bool = False  # whether somebody drew two classes or more in its slice
 
 
 # ---- maps ----
@@ -93,12 +95,14 @@ def peaks_of(
     name: str, z: int, plane: np.ndarray, strokes: np.ndarray, labels: np.ndarray, most: int
 ) -> Iterator[Place]:
     """The `most` best of every class in a slice (H, W)."""
-    doubt = float(plane[far_from(strokes)].sum())
-    for c in np.unique(labels):
+    doubt, seen = float(plane[far_from(strokes)].sum()), np.unique(labels)
+    drawn = len(np.unique(strokes[strokes != IGNORE])) > 1
+    for c in seen:
         mass = masses(plane * (labels == c), strokes)
         spots = peak_local_max(mass, REACH, LEAST, num_peaks=most, exclude_border=False)
         for turn, (row, column) in enumerate(spots):
-            yield Place(name, z, int(row), int(column), float(mass[row, column]), turn, doubt)
+            score = float(mass[row, column])
+            yield Place(name, z, int(row), int(column), score, turn, doubt, len(seen), drawn)
 
 
 def masses(plane: np.ndarray, strokes: np.ndarray) -> np.ndarray:
@@ -116,18 +120,31 @@ def far_from(strokes: np.ndarray) -> np.ndarray:
 
 def ranked(found: Iterable[Place], count: int) -> list[Place]:
     """Of places that were found slice by slice, the best of each class in the slice with most doubt, then in the next;
-    then the second best. Slices beside one with more doubt have to wait: what is drawn there may answer them too."""
+    then the second best. In a stack, slices in which some class is not seen come later, as they cannot be carried to
+    others; and so do those beside one that was drawn on or has more doubt, as that one may answer them, too."""
     found = list(found)
-    doubts = {(place.image, place.slice): place.doubt for place in found}
-    leading: set[tuple[str, int]] = set()
-    for image, z in sorted(doubts, key=doubts.get, reverse=True):
-        if not any((image, z + step) in leading for step in range(-BESIDE, BESIDE + 1)):
-            leading.add((image, z))
+    slices = {(place.image, place.slice): place for place in found}  # any of its places knows a slice's doubt
+    most = {place.image: 0 for place in found}
+    for place in found:
+        most[place.image] = max(most[place.image], place.classes)
+    leading = apart_from_drawn(slices)
 
     def rank(place: Place) -> tuple:
-        return (place.image, place.slice) not in leading, place.turn, -place.doubt, -place.score
+        late = place.classes < most[place.image], (place.image, place.slice) not in leading
+        return *late, place.turn, -place.doubt, -place.score
 
     return apart(sorted(found, key=rank), count)
+
+
+def apart_from_drawn(slices: Mapping[tuple[str, int], Place]) -> set[tuple[str, int]]:
+    """Of (image, slice), those with most doubt that are not BESIDE each other, nor beside one that was drawn on."""
+    images = [image for image, _ in slices]
+    drawn = {at for at, place in slices.items() if place.drawn and images.count(at[0]) > 1}
+    leading: set[tuple[str, int]] = set()
+    for image, z in sorted(slices, key=lambda at: -slices[at].doubt):
+        if not any((image, z + step) in leading | drawn for step in range(-BESIDE, BESIDE + 1)):
+            leading.add((image, z))
+    return leading
 
 
 def apart(found: Iterable[Place], count: int) -> list[Place]:
