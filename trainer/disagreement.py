@@ -8,7 +8,8 @@ neighbours, and whoever draws would rather not change slices after every stroke.
 K classes · P probabilities (K, *space) · space is (H, W) or (D, H, W) · map float32 (*space) in 0..1
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,7 +39,6 @@ class Place:
     turn: int = 0  # how many places of its slice and class have more
     doubt: float = 0.0  # pixels of full doubt in all of its slice
     classes: int = 0  # that are seen in its slice
-    drawn: bool = False  # whether somebody drew two classes or more in its slice
 
 
 # ---- maps ----
@@ -82,7 +82,13 @@ def places(
     {image: uint8 (*space)}: the classes as far as they are known.
     """
     found = [place for name in maps for place in peaks(name, maps[name], strokes[name], labels[name], count)]
-    return ranked(found, count)
+    return ranked(found, count, {(name, z) for name in maps for z in annotated(strokes[name])})
+
+
+def annotated(strokes: np.ndarray) -> list[int]:
+    """Slices of a stack (D, H, W) on which two classes or more are drawn; a picture has none that others follow."""
+    stack = strokes if strokes.ndim == 3 else ()
+    return [z for z, plane in enumerate(stack) if len(np.unique(plane[plane != IGNORE])) > 1]
 
 
 def peaks(name: str, values: np.ndarray, drawn: np.ndarray, labels: np.ndarray, most: int) -> Iterator[Place]:
@@ -96,13 +102,12 @@ def peaks_of(
 ) -> Iterator[Place]:
     """The `most` best of every class in a slice (H, W)."""
     doubt, seen = float(plane[far_from(strokes)].sum()), np.unique(labels)
-    drawn = len(np.unique(strokes[strokes != IGNORE])) > 1
     for c in seen:
         mass = masses(plane * (labels == c), strokes)
         spots = peak_local_max(mass, REACH, LEAST, num_peaks=most, exclude_border=False)
         for turn, (row, column) in enumerate(spots):
             score = float(mass[row, column])
-            yield Place(name, z, int(row), int(column), score, turn, doubt, len(seen), drawn)
+            yield Place(name, z, int(row), int(column), score, turn, doubt, len(seen))
 
 
 def masses(plane: np.ndarray, strokes: np.ndarray) -> np.ndarray:
@@ -118,33 +123,28 @@ def far_from(strokes: np.ndarray) -> np.ndarray:
     return ndi.distance_transform_edt(strokes == IGNORE) > DRAWN
 
 
-def ranked(found: Iterable[Place], count: int) -> list[Place]:
+def ranked(found: Iterable[Place], count: int, drawn: Collection[tuple[str, int]] = ()) -> list[Place]:
     """Of places that were found slice by slice, the best of each class in the slice with most doubt, then in the next;
     then the second best. In a stack, slices in which some class is not seen come later, as they cannot be carried to
-    others; and so do those beside one that was drawn on or has more doubt, as that one may answer them, too."""
+    others; and so do those beside one that was `drawn` on, (image, slice), or has more doubt: it may answer them, too.
+    """
     found = list(found)
-    slices = {(place.image, place.slice): place for place in found}  # any of its places knows a slice's doubt
-    most = {place.image: 0 for place in found}
+    doubts = {(place.image, place.slice): place.doubt for place in found}
+    most: dict[str, int] = defaultdict(int)
     for place in found:
         most[place.image] = max(most[place.image], place.classes)
-    leading = apart_from_drawn(slices)
+    taken = set(drawn)
+    leading: set[tuple[str, int]] = set()
+    for image, z in sorted(doubts, key=lambda at: -doubts[at]):
+        if not any((image, z + step) in taken for step in range(-BESIDE, BESIDE + 1)):
+            leading.add((image, z))
+            taken.add((image, z))
 
     def rank(place: Place) -> tuple:
         late = place.classes < most[place.image], (place.image, place.slice) not in leading
         return *late, place.turn, -place.doubt, -place.score
 
     return apart(sorted(found, key=rank), count)
-
-
-def apart_from_drawn(slices: Mapping[tuple[str, int], Place]) -> set[tuple[str, int]]:
-    """Of (image, slice), those with most doubt that are not BESIDE each other, nor beside one that was drawn on."""
-    images = [image for image, _ in slices]
-    drawn = {at for at, place in slices.items() if place.drawn and images.count(at[0]) > 1}
-    leading: set[tuple[str, int]] = set()
-    for image, z in sorted(slices, key=lambda at: -slices[at].doubt):
-        if not any((image, z + step) in leading | drawn for step in range(-BESIDE, BESIDE + 1)):
-            leading.add((image, z))
-    return leading
 
 
 def apart(found: Iterable[Place], count: int) -> list[Place]:

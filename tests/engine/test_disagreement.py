@@ -85,6 +85,25 @@ def test_a_slice_beside_one_with_more_doubt_comes_last() -> None:
     assert [place.slice for place in found({"a": values}, 5)] == [3, 8, 2, 4]
 
 
+def test_a_slice_that_cannot_be_carried_on_comes_later_and_so_does_one_beside_a_drawn_one() -> None:
+    """Most doubt is on slice 7, where one class is seen; then on slice 3, beside 2, which was drawn on."""
+    values = doubt((8, 60, 60), ((7, 30, 30), 6), ((3, 30, 30), 5), ((5, 30, 30), 3))
+    labels = np.zeros((8, 60, 60), np.uint8)
+    labels[:7, :, 45:] = 1
+    strokes = blank(8, 60, 60)
+    strokes[2, 5], strokes[2, 50] = 0, 1
+    best = places({"a": values}, {"a": strokes}, {"a": labels}, 5)
+    assert [place.slice for place in best] == [5, 3, 7]
+
+
+def test_of_pictures_those_that_were_drawn_on_do_not_wait() -> None:
+    maps = {"drawn": doubt((60, 60), ((30, 30), 5)), "new": doubt((60, 60), ((30, 30), 3))}
+    strokes = {name: blank(60, 60) for name in maps}
+    strokes["drawn"][5], strokes["drawn"][50] = 0, 1
+    best = places(maps, strokes, {name: np.zeros((60, 60), np.uint8) for name in maps}, 5)
+    assert [place.image for place in best] == ["drawn", "new"]
+
+
 def test_every_class_of_a_slice_has_its_turn_before_the_next_slice() -> None:
     """In slice 0 class 0 has two large doubts and class 1 a small one, in slice 2 class 0 one of middle size."""
     values = doubt((3, 90, 90), ((0, 15, 15), 6), ((0, 75, 20), 5), ((0, 70, 70), 3), ((2, 15, 35), 5))
@@ -128,6 +147,17 @@ def test_the_annotator_draws_where_the_networks_disagree_until_the_time_is_up() 
     assert (first.label, second.label) == (0, 1)
     assert np.abs(first.pixels - (20, 20)).max() < 25 and np.abs(second.pixels - (60, 60)).max() < 25
     assert len(drawn_until(1.0, [], NEXT["disagreement"], P, other, case, rng)) == 1
+
+
+def test_the_annotator_finishes_a_slice_before_the_next() -> None:
+    """The doubt is all in class 0 of slice 1, then of slice 3; class 1 is drawn there, too."""
+    truth = np.repeat(np.array([0, 1], np.uint8), 40)[None, :, None].repeat(5, 0).repeat(80, 2)
+    case = Case(Sample(np.zeros((1, 5, 80, 80), np.float32), truth, (1.0,) * 3, "stack"), ("background", "object"))
+    other = doubt((5, 80, 80), ((1, 20, 20), 6), ((3, 20, 20), 4))
+    sure = np.stack([np.ones(truth.shape), np.zeros(truth.shape)])
+    P = {"unet": np.stack([1 - other, other]), "mambaunet": sure}
+    strokes = drawn_until(1000, [], NEXT["disagreement"], P, truth, case, np.random.default_rng(0))
+    assert [(stroke.slice, stroke.label) for stroke in strokes] == [(1, 0), (1, 1), (3, 0), (3, 1)]
 
 
 def test_who_draws_anywhere_draws_everywhere() -> None:
