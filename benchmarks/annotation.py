@@ -77,7 +77,7 @@ class Options:
     policies: tuple[Policy, ...] = POLICIES
     rounds: int = 4
     """Trainings, with drawing in between."""
-    iterations: int = 25
+    iterations: int = 80
     """Of a round."""
     seconds: float = 20.0
     """Of drawing between two rounds."""
