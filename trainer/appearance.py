@@ -26,19 +26,14 @@ def features(image: np.ndarray) -> np.ndarray:
 class Forest:
     """Learns how each class looks from the strokes on a stack."""
 
-    def __init__(self, looks: np.ndarray, target: np.ndarray, classes: int) -> None:
-        """looks (n, F) of the drawn pixels and their classes (n,)."""
+    def __init__(self, slices: Iterable[tuple[np.ndarray, np.ndarray]], classes: int) -> None:
+        """slices: images (C, H, W) and what was drawn on them (H, W)."""
         from sklearn.ensemble import ExtraTreesClassifier
 
+        drawn = [(features(image)[strokes != IGNORE], strokes[strokes != IGNORE]) for image, strokes in slices]
         self.classes = classes
         self.trees = ExtraTreesClassifier(TREES, min_samples_leaf=LEAF, class_weight="balanced", random_state=0)
-        self.trees.fit(looks, target)
-
-    @classmethod
-    def of_slices(cls, slices: Iterable[tuple[np.ndarray, np.ndarray]], classes: int) -> "Forest":
-        """From what was drawn (H, W) on some slices (C, H, W)."""
-        drawn = [(features(image)[strokes != IGNORE], strokes[strokes != IGNORE]) for image, strokes in slices]
-        return cls(*map(np.concatenate, zip(*drawn, strict=True)), classes)
+        self.trees.fit(*map(np.concatenate, zip(*drawn, strict=True)))
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """(C, H, W) -> P (K, H, W) float32."""

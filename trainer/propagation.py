@@ -110,12 +110,14 @@ def looks_tell(
     plainly with the looks, and these find more of the first slice's strokes from the other annotated slices."""
     first = order[0]
     others = [z for z in order[1:] if any(first in run and z in run for run in runs)]
-    if np.mean(sides) < CROWD or not others:
-        return bool(np.mean(sides) > CROWD)
-    nearest = min(others, key=lambda z: abs(z - first))
-    strokes = looks.target[first]
-    carried = grown(places.carried(P[:, nearest][:, *places.box], nearest, first, None), places.box, places.space)
-    return share_right(looks.without(first)(first), strokes) > share_right(carried, strokes)
+    if np.mean(sides) <= CROWD:
+        return False
+    if not others:
+        return True
+    nearest, strokes = min(others, key=lambda z: abs(z - first)), places.target[first]
+    carried = places.carried(P[:, nearest][:, *places.box], nearest, first, np.full_like(strokes, IGNORE))
+    alike = looks.without(first)(first)[:, *places.box]
+    return share_right(alike, strokes) > share_right(carried, strokes)
 
 
 def share_right(P: np.ndarray, strokes: np.ndarray) -> float:
@@ -160,7 +162,7 @@ class Looks:
         drawn = [z for z, plane in enumerate(target) if (plane != IGNORE).any()]
         self.raw, self.target, self.classes = image, target, classes
         self.tones = [tone_of(channel) for channel in image[:, drawn]]
-        self.forest = Forest.of_slices((shrunken(self.image(z), target[z], LOOKED_AT) for z in drawn), classes)
+        self.forest = Forest((shrunken(self.image(z), target[z], LOOKED_AT) for z in drawn), classes)
 
     def without(self, z: int) -> "Looks":
         """The same, learnt from the other slices."""
@@ -242,11 +244,9 @@ class Places:
                 trust[z] = max(trust[z], 0.5 / distance)
                 z, distance = z + step, distance + 1
 
-    def carried(self, P: np.ndarray, z: int, onto: int, strokes: np.ndarray | None) -> np.ndarray:
-        """P (K, H, W) of slice z as that of another, by optical flow and a walk from its strokes, or from none."""
+    def carried(self, P: np.ndarray, z: int, onto: int, strokes: np.ndarray) -> np.ndarray:
+        """P (K, H, W) of slice z as that of another, by optical flow and a walk from its strokes (H, W)."""
         P = warp(P, flow(self.flowing[onto], self.flowing[z]))
-        if strokes is None:
-            strokes = np.full(P.shape[1:], IGNORE, np.uint8)
         pull = PRIOR * (0.2 + P.max(0) ** 2)
         return random_walk(self.image[:, onto], strokes, self.classes, prior=P, pull=pull)
 

@@ -51,7 +51,7 @@ def test_what_looks_alike_and_is_drawn_as_another_class_is_left_out() -> None:
 
 def test_a_class_without_strokes_has_no_probability() -> None:
     image, strokes = disc()[0][None], scribbled_disc().target
-    P = Forest.of_slices([(image, strokes)], 3)(image)
+    P = Forest([(image, strokes)], 3)(image)
     assert P.shape == (3, 40, 40) and (P[2] == 0).all()
     np.testing.assert_allclose(P.sum(0), 1, rtol=1e-5)
 
