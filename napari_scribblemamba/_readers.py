@@ -43,7 +43,7 @@ def folder_reader(path: str | Sequence[str]) -> Reader | None:
     """What napari asks of every folder; None, for another reader, where it is none of ours."""
     if not isinstance(path, str) or not Path(path).is_dir():
         return None
-    from trainer.formats import is_dicom
+    from trainer.dicom import is_dicom
 
     folder = Path(path)
     if (folder / "project.json").is_file():
@@ -80,7 +80,7 @@ def read_nifti_file(path: str) -> "list[LayerDataTuple]":
 
 def read_dicom_series(path: str) -> "list[LayerDataTuple]":
     """Each series of a folder, or the one that a file belongs to."""
-    from trainer.formats import read_dicom
+    from trainer.dicom import read_dicom
 
     layers = []
     for series in read_dicom(Path(path)):

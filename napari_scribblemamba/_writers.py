@@ -37,7 +37,7 @@ def write_tiff_layer(path: str, data: np.ndarray, settings: dict) -> list[str]:
 
 def write_ome_zarr_layer(path: str, data: np.ndarray, settings: dict) -> list[str]:
     """As OME-Zarr 0.5, with scale and translation; ValueError where the layer is rotated, which 0.5 cannot say."""
-    from trainer.formats import write_ome_zarr
+    from trainer.omezarr import write_ome_zarr
 
     layer = Labels(np.asarray(data), **_geometry_settings(settings))
     world, spacing = world_matrix(layer), _spacing(layer)

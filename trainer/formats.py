@@ -1,4 +1,4 @@
-"""Image files: one NIfTI, PNG or TIFF in or out, as nnU-Net v2 reads them; DICOM and ACDC's h5 in, OME-Zarr out.
+"""Image files: one NIfTI, PNG or TIFF in or out, as nnU-Net v2 reads them; ACDC's h5 in. Folders: dicom.py, omezarr.py.
 
 Arrays are (C, z, y, x) or (C, y, x), files keep their own order and geometry: NIfTI is (x, y, z) in nibabel and is
 transposed, never reoriented. Images are called CASE_0000.tif (the number is the channel), labels CASE.tif. The spacing
@@ -10,7 +10,6 @@ import gzip
 import json
 import logging
 import re
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,8 +18,6 @@ from io import BytesIO
 from pathlib import Path
 from threading import get_ident
 from types import ModuleType
-from typing import TYPE_CHECKING
-from uuid import uuid4
 
 import nibabel
 import numpy as np
@@ -28,9 +25,6 @@ import tifffile
 from PIL import Image
 
 from trainer.files import replacing
-
-if TYPE_CHECKING:
-    from pydicom import Dataset as Dicom
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +132,7 @@ def _check_spacing(file: Path, shape: tuple[int, ...], spacing: tuple[float, ...
 
 
 @contextmanager
-def _decoding(file: Path) -> Iterator[None]:
+def decoding(file: Path) -> Iterator[None]:
     """Names the file in whatever the decoders raise: EOFError, zlib.error, SyntaxError, struct.error, ..."""
     try:
         yield
@@ -206,7 +200,7 @@ def read_nifti(file: Path) -> tuple[np.ndarray, tuple[float, ...], np.ndarray]:
 
 def nifti_affine(file: Path) -> np.ndarray:
     """(4, 4): the file's own (x, y, z) -> mm in RAS+, as nibabel has it."""
-    with _decoding(file):
+    with decoding(file):
         nifti = nibabel.load(file)
     return np.diag([*(_millimetres(nifti),) * 3, 1.0]) @ nifti.affine
 
@@ -222,7 +216,7 @@ def write_nifti(file: Path, array: np.ndarray, spacing: tuple[float, ...], affin
 
 
 def _read_nifti(file: Path, labels: bool) -> tuple[np.ndarray, tuple[float, ...]]:
-    with _decoding(file):
+    with decoding(file):
         nifti = nibabel.load(file)
         array = np.asanyarray(nifti.dataobj)  # (x, y, z)
         zooms, size = nifti.header.get_zooms(), _millimetres(nifti)
@@ -245,7 +239,7 @@ def _encode_nifti(array: np.ndarray, spacing: tuple[float, ...]) -> bytes:
 
 
 def _encode_nifti_like(file: Path, labels: np.ndarray, like: Path) -> bytes:
-    with _decoding(like):
+    with decoding(like):
         image = nibabel.load(like)
     if image.shape[: labels.ndim] != labels.shape[::-1]:
         raise ValueError(f"{file}: labels of shape {labels.shape}, but {like} has (x, y, z) {image.shape}")
@@ -264,7 +258,7 @@ def _packed(file: Path, content: bytes) -> bytes:
 
 
 def _read_png(file: Path, labels: bool) -> tuple[np.ndarray, tuple[float, ...]]:
-    with _decoding(file), Image.open(file, formats=["PNG"]) as png:
+    with decoding(file), Image.open(file, formats=["PNG"]) as png:
         if png.mode == "P" and not labels:  # a label file's palette only colours the class ids
             png = png.convert("RGBA" if "transparency" in png.info else "RGB")
         array, bands, header = np.asarray(png), png.getbands(), file.read_bytes()[:26]
@@ -292,7 +286,7 @@ def _without_alpha(array: np.ndarray, file: Path) -> np.ndarray:
 
 
 def _read_tiff(file: Path, labels: bool) -> tuple[np.ndarray, tuple[float, ...]]:
-    with _decoding(file), _tiff_errors(), tifffile.TiffFile(file) as tiff:
+    with decoding(file), _tiff_errors(), tifffile.TiffFile(file) as tiff:
         series, photometric = tiff.series, tiff.pages[0].photometric
         array, axes = series[0].asarray(), series[0].axes
     if photometric == tifffile.PHOTOMETRIC.PALETTE and not labels:
@@ -367,140 +361,7 @@ def _tiff_errors() -> Iterator[None]:
         raise ValueError(errors[0])
 
 
-# -------------------------------------------------------------------------------------------------------------- DICOM
-
-
-@dataclass(frozen=True, eq=False)
-class Series:
-    """Slices of one DICOM series that lie on one grid."""
-
-    name: str
-    image: np.ndarray  # (z, y, x), (t, z, y, x), or either with a last axis of RGB; rescaled (CT: Hounsfield units)
-    spacing: tuple[float, ...]  # mm, one per axis z, y, x
-    affine: np.ndarray  # (4, 4): (x, y, z) -> mm in RAS+, as nibabel has it
-    colours: bool = False
-
-
-def is_dicom(file: Path) -> bool:
-    """Whether the file says so itself, in the four bytes after the preamble."""
-    try:
-        with Path(file).open("rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
-
-
-def read_dicom(path: Path) -> list[Series]:
-    """Every series in a folder and the folders in it, or the one that a file belongs to. Needs pydicom.
-
-    Slices are sorted by their place along the normal of their plane; several at each place are a film (t, z, y, x).
-    Series with a size or orientation that changes are split. ValueError for gaps, doublets and multi-frame files.
-    """
-    path = Path(path)
-    pydicom = optional("pydicom", "DICOM")
-    files = [file for file in sorted(path.parent.iterdir() if path.is_file() else path.rglob("*")) if file.is_file()]
-    groups: dict[tuple, list[tuple[Path, Dicom]]] = {}
-    for file in filter(is_dicom, files):
-        with _decoding(file):
-            header = pydicom.dcmread(file, stop_before_pixels=True)
-        if "Rows" in header and "Columns" in header:  # others are reports, directories
-            groups.setdefault(_series_of(header, file), []).append((file, header))
-    if path.is_file():
-        groups = {key: group for key, group in groups.items() if path in [file for file, _ in group]}
-    if not groups:
-        raise ValueError(f"{path} holds no DICOM image (.dcm files begin with DICM at byte 128); choose another folder")
-    return [_assemble(group) for group in groups.values()]
-
-
-def _series_of(header: "Dicom", file: Path) -> tuple:
-    if int(header.get("NumberOfFrames", 1)) > 1:
-        frames = f"{header.NumberOfFrames} frames in one file"
-        raise ValueError(f"{file} has {frames}; convert it (dcm2niix makes NIfTI of it), or export a file a slice")
-    plane = tuple(round(v, 3) for v in _orientation(header))
-    return header.get("SeriesInstanceUID", ""), int(header.Rows), int(header.Columns), plane
-
-
-def _orientation(header: "Dicom") -> list[float]:
-    """Unit vectors along a row and along a column."""
-    return [float(v) for v in header.get("ImageOrientationPatient", (1, 0, 0, 0, 1, 0))]
-
-
-def _number(header: "Dicom") -> int:
-    return int(header.get("InstanceNumber") or 0)
-
-
-def _assemble(group: "list[tuple[Path, Dicom]]") -> Series:
-    """(file, header) of the slices of one series, in any order -> the image."""
-    row, column = np.reshape(_orientation(group[0][1]), (2, 3))
-    normal = np.cross(row, column)
-    order = sorted(group, key=lambda one: (round(_place(one, group) @ normal, 3), _number(one[1])))
-    positions = [round(float(_place(one, group) @ normal), 3) for one in order]
-    thickness, frames = _check_places(positions, order)
-    image = np.stack([_pixels(file) for file, _ in order])  # (z * t, y, x[, 3])
-    if frames > 1:
-        image = np.moveaxis(image.reshape(-1, frames, *image.shape[1:]), 1, 0)  # (t, z, y, x[, 3])
-    header = order[0][1]
-    dy, dx = _pixel_spacing(order[0][0], header)
-    lps = np.eye(4)  # DICOM's own axes: to the left, to the back, to the head
-    lps[:3] = np.stack([row * dx, column * dy, normal * thickness, _place(order[0], group)], axis=1)
-    name = str(header.get("SeriesDescription") or f"series {header.get('SeriesNumber') or 1}")
-    colours = int(header.get("SamplesPerPixel", 1)) == 3
-    return Series(name, image, (thickness, dy, dx), np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps, colours)
-
-
-def _pixel_spacing(file: Path, header: "Dicom") -> tuple[float, float]:
-    """mm from row to row, from column to column."""
-    found = header.get("PixelSpacing") or header.get("ImagerPixelSpacing")
-    if not found:
-        log.warning("%s has no PixelSpacing; a pixel is taken to be 1 mm", file)
-        return 1.0, 1.0
-    return float(found[0]), float(found[1])
-
-
-def _place(one: "tuple[Path, Dicom]", group: "list[tuple[Path, Dicom]]") -> np.ndarray:
-    """ImagePositionPatient; without one, slices of a series cannot be put in order."""
-    file, header = one
-    if "ImagePositionPatient" in header:
-        return np.array([float(v) for v in header.ImagePositionPatient])
-    if len(group) > 1:
-        raise ValueError(f"{file} has no ImagePositionPatient, so its place among {len(group)} slices is unknown")
-    return np.zeros(3)
-
-
-def _check_places(positions: list[float], order: "list[tuple[Path, Dicom]]") -> tuple[float, int]:
-    """mm from slice to slice, and how many frames there are at each place."""
-    places, counts = np.unique(positions, return_counts=True)
-    file, header = order[0]
-    if counts.min() != counts.max():
-        odd = places[counts != np.bincount(counts).argmax()][0]
-        raise ValueError(
-            f"{file.parent}: {counts.max()} slices at most places of the series, but another number at {odd:g} mm; "
-            "remove doublets, or copy the missing slices"
-        )
-    if len(places) == 1:
-        return float(header.get("SpacingBetweenSlices") or header.get("SliceThickness") or 1), int(counts[0])
-    gaps = np.diff(places)
-    step = float(np.median(gaps))
-    if (wrong := np.abs(gaps - step) > 0.05 * step).any():
-        where = int(np.argmax(wrong))
-        raise ValueError(
-            f"{file.parent}: slices are {step:g} mm apart, but {gaps[where]:g} mm after {places[where]:g} mm; "
-            "a slice is missing, or the series is two: copy it again or resample it"
-        )
-    return step, int(counts[0])
-
-
-def _pixels(file: Path) -> np.ndarray:
-    """(y, x) or (y, x, 3) with the slope and intercept applied; integers stay integers where there are none."""
-    pydicom = import_module("pydicom")
-    with _decoding(file):
-        content = pydicom.dcmread(file)
-        stored = content.pixel_array
-        slope, intercept = float(content.get("RescaleSlope", 1)), float(content.get("RescaleIntercept", 0))
-    return stored if (slope, intercept) == (1, 0) else (stored * slope + intercept).astype(np.float32)
-
-
-# ------------------------------------------------------------------------------------------------------------ ACDC h5
+# -------------------------------------------------------------------------------------------------------------- ACDC h5
 
 ACDC_CLASSES = ("background", "RV", "MYO", "LV")
 
@@ -511,7 +372,7 @@ def read_acdc(file: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     In the scribble 4 means unlabelled and becomes IGNORE (255). Needs h5py. https://github.com/HiLab-git/WSL4MIS
     """
     h5py = optional("h5py", "HDF5")
-    with _decoding(file), h5py.File(file, "r") as content:
+    with decoding(file), h5py.File(file, "r") as content:
         found = sorted(content)
         arrays = {key: content[key][()] for key in ("image", "scribble", "label") if key in content}
     if "image" not in arrays or np.ndim(arrays["image"]) not in (2, 3):
@@ -529,61 +390,7 @@ def _acdc_target(file: Path, key: str, array: np.ndarray, space: tuple[int, ...]
     return np.where(array == len(ACDC_CLASSES), 255, array).astype(np.uint8)  # 255: dataset.IGNORE
 
 
-# ----------------------------------------------------------------------------------------------------------- OME-Zarr
-
-
-def write_ome_zarr(
-    folder: Path, labels: np.ndarray, spacing: tuple[float, ...], origin: tuple[float, ...] | None = None
-) -> None:
-    """Labels (y, x), (z, y, x) or (t, z, y, x) as an OME-Zarr 0.5 image, halved along y and x until they fit a screen.
-
-    `spacing` and `origin` in mm (and s). The folder must not exist; it appears whole or not at all. Needs zarr 3.
-    https://ngff.openmicroscopy.org/0.5/
-    """
-    zarr = optional("zarr", "OME-Zarr", at_least="3")
-    folder = Path(folder)
-    if folder.exists():
-        raise FileExistsError(f"{folder} exists already; choose another name, nothing is overwritten")
-    levels = _pyramid(labels)
-    draft = folder.with_name(f".{folder.name}-{uuid4().hex[:8]}")
-    try:
-        group = zarr.open_group(draft, mode="w", zarr_format=3)
-        for i, level in enumerate(levels):
-            chunks = (*(1,) * (level.ndim - 2), *(min(n, 512) for n in level.shape[-2:]))
-            names = _axis_names(level.ndim)
-            array = group.create_array(
-                str(i), shape=level.shape, dtype=level.dtype, chunks=chunks, dimension_names=names
-            )
-            array[...] = level
-        group.attrs["ome"] = _ngff(folder.name, len(levels), labels.ndim, spacing, origin or (0.0,) * labels.ndim)
-        draft.rename(folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-
-
-def _pyramid(labels: np.ndarray, screen: int = 1024) -> list[np.ndarray]:
-    """Every second pixel of the level before: a mean of labels would be another label."""
-    levels = [labels]
-    while max(levels[-1].shape[-2:]) > screen:
-        levels.append(levels[-1][..., ::2, ::2])
-    return levels
-
-
-def _ngff(name: str, levels: int, ndim: int, spacing: tuple[float, ...], origin: tuple[float, ...]) -> dict:
-    time = {"type": "time", "unit": "second"}
-    space = {"type": "space", "unit": "millimeter"}
-    axes = [{"name": axis, **(time if axis == "t" else space)} for axis in _axis_names(ndim)]
-    datasets = []
-    for level in range(levels):
-        scale = [float(s) * (2**level if i >= ndim - 2 else 1) for i, s in enumerate(spacing)]
-        transforms = [{"type": "scale", "scale": scale}, {"type": "translation", "translation": [*map(float, origin)]}]
-        datasets.append({"path": str(level), "coordinateTransformations": transforms})
-    image = {"name": name.removesuffix(".zarr").removesuffix(".ome"), "axes": axes, "datasets": datasets}
-    return {"version": "0.5", "multiscales": [image], "image-label": {}}
-
-
-def _axis_names(ndim: int) -> list[str]:
-    return list("tzyx"[-ndim:])
+# --------------------------------------------------------------------------------------------------- optional libraries
 
 
 def optional(module: str, what: str, at_least: str = "") -> ModuleType:

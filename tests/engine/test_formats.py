@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from trainer import formats
+from trainer import dicom, formats, omezarr
 
 STACK = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4)  # (z, y, x)
 SPACING = (5.0, 1.5, 0.5)
@@ -110,7 +110,7 @@ def write_slice(folder: Path, number: int, z: float, value: int, uid: str = "1.2
 def test_slices_are_sorted_by_place_and_rescaled(tmp_path: Path) -> None:
     for number, z in ((1, 8.0), (2, 3.0), (3, 5.5)):  # the file names say another order
         write_slice(tmp_path, number, z, value=100 * number)
-    [series] = formats.read_dicom(tmp_path)
+    [series] = dicom.read_dicom(tmp_path)
     assert series.image.shape == (3, 3, 4)
     assert series.image[:, 0, 0].tolist() == [-600, -400, -800]  # z 3, 5.5, 8
     assert series.spacing == (2.5, 1.5, 0.5)
@@ -121,14 +121,14 @@ def test_slices_are_sorted_by_place_and_rescaled(tmp_path: Path) -> None:
 def test_a_folder_may_hold_several_series_and_a_file_opens_its_own(tmp_path: Path) -> None:
     first = write_slice(tmp_path, 1, 0, 1, uid="1.2.3")
     write_slice(tmp_path, 1, 0, 1, uid="1.2.4")
-    assert sorted(series.name for series in formats.read_dicom(tmp_path)) == ["chest 1.2.3", "chest 1.2.4"]
-    assert [series.name for series in formats.read_dicom(first)] == ["chest 1.2.3"]
+    assert sorted(series.name for series in dicom.read_dicom(tmp_path)) == ["chest 1.2.3", "chest 1.2.4"]
+    assert [series.name for series in dicom.read_dicom(first)] == ["chest 1.2.3"]
 
 
 def test_several_slices_at_each_place_are_a_film(tmp_path: Path) -> None:
     for number, (z, value) in enumerate([(0, 1), (0, 2), (6, 3), (6, 4)]):
         write_slice(tmp_path, number, z, value, RescaleSlope=1, RescaleIntercept=0)
-    [series] = formats.read_dicom(tmp_path)
+    [series] = dicom.read_dicom(tmp_path)
     assert series.image.dtype == np.uint16
     assert series.image[:, :, 0, 0].tolist() == [[1, 3], [2, 4]]  # (t, z)
     assert series.spacing == (6, 1.5, 0.5)
@@ -138,20 +138,20 @@ def test_a_missing_slice_a_doublet_and_half_a_file_are_named(tmp_path: Path) -> 
     for z in (0, 2, 4, 8, 10):
         write_slice(tmp_path / "gap", z, z, 1)
     with pytest.raises(ValueError, match=r"2 mm apart, but 4 mm after 4 mm; a slice is missing"):
-        formats.read_dicom(tmp_path / "gap")
+        dicom.read_dicom(tmp_path / "gap")
     for number, z in enumerate((0, 2, 2, 4)):
         write_slice(tmp_path / "double", number, z, 1)
     with pytest.raises(ValueError, match="another number at 2 mm; remove doublets"):
-        formats.read_dicom(tmp_path / "double")
+        dicom.read_dicom(tmp_path / "double")
     file = write_slice(tmp_path / "half", 1, 0, 1)
     file.write_bytes(file.read_bytes()[:-10])
     with pytest.raises(ValueError, match=r"1\.2\.3_001\.dcm cannot be read"):
-        formats.read_dicom(tmp_path / "half")
+        dicom.read_dicom(tmp_path / "half")
 
 
 def test_a_picture_without_a_size_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_slice(tmp_path, 1, 0, 1, PixelSpacing=None)
-    [series] = formats.read_dicom(tmp_path)
+    [series] = dicom.read_dicom(tmp_path)
     assert series.spacing == (1, 1, 1)
     assert "has no PixelSpacing; a pixel is taken to be 1 mm" in caplog.text
 
@@ -159,10 +159,10 @@ def test_a_picture_without_a_size_says_so(tmp_path: Path, caplog: pytest.LogCapt
 def test_multi_frame_files_and_folders_without_dicom_say_what_to_do(tmp_path: Path) -> None:
     pytest.importorskip("pydicom", reason="needs pydicom")
     with pytest.raises(ValueError, match="holds no DICOM image"):
-        formats.read_dicom(tmp_path)
+        dicom.read_dicom(tmp_path)
     write_slice(tmp_path, 1, 0, 1, NumberOfFrames=5)
     with pytest.raises(ValueError, match="5 frames in one file; convert it"):
-        formats.read_dicom(tmp_path)
+        dicom.read_dicom(tmp_path)
 
 
 # ACDC ---------------------------------------------------------------------------------------------------------------
@@ -201,7 +201,7 @@ def test_other_h5_files_say_what_they_hold(tmp_path: Path) -> None:
 
 def test_an_ome_zarr_says_where_its_pixels_are(tmp_path: Path) -> None:
     zarr = pytest.importorskip("zarr", minversion="3", reason="needs zarr 3")
-    formats.write_ome_zarr(tmp_path / "a.ome.zarr", STACK, SPACING, (10.0, 0.0, 2.0))
+    omezarr.write_ome_zarr(tmp_path / "a.ome.zarr", STACK, SPACING, (10.0, 0.0, 2.0))
     [image] = json.loads((tmp_path / "a.ome.zarr" / "zarr.json").read_text())["attributes"]["ome"]["multiscales"]
     assert [(axis["name"], axis["unit"]) for axis in image["axes"]] == [(axis, "millimeter") for axis in "zyx"]
     scale, translation = image["datasets"][0]["coordinateTransformations"]
@@ -209,7 +209,7 @@ def test_an_ome_zarr_says_where_its_pixels_are(tmp_path: Path) -> None:
     assert translation == {"type": "translation", "translation": [10.0, 0.0, 2.0]}
     assert np.array_equal(zarr.open_group(tmp_path / "a.ome.zarr", mode="r")["0"][...], STACK)
     with pytest.raises(FileExistsError, match="choose another name"):
-        formats.write_ome_zarr(tmp_path / "a.ome.zarr", STACK, SPACING)
+        omezarr.write_ome_zarr(tmp_path / "a.ome.zarr", STACK, SPACING)
     assert [path.name for path in tmp_path.iterdir()] == ["a.ome.zarr"]  # no draft left
 
 
@@ -217,7 +217,7 @@ def test_a_large_plane_is_halved_until_it_fits_a_screen(tmp_path: Path) -> None:
     zarr = pytest.importorskip("zarr", minversion="3", reason="needs zarr 3")
     plane = np.zeros((10, 3000), np.uint8)
     plane[4, 2048] = 9
-    formats.write_ome_zarr(tmp_path / "a.ome.zarr", plane, (1.0, 1.0))
+    omezarr.write_ome_zarr(tmp_path / "a.ome.zarr", plane, (1.0, 1.0))
     group = zarr.open_group(tmp_path / "a.ome.zarr", mode="r")
     assert [group[str(i)].shape for i in range(3)] == [(10, 3000), (5, 1500), (3, 750)]
     assert group["2"][1, 512] == 9  # 4 / 4, 2048 / 4
