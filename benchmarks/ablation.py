@@ -21,11 +21,11 @@ import numpy as np
 import tyro
 
 from trainer.config import PRESETS, Config, NetworkName, ObjectiveName
-from trainer.dataset import IGNORE, Sample
 from trainer.files import replacing
 from trainer.metrics import Scores, scores, summarise
 from trainer.model import ENSEMBLE, Model
 from trainer.run import Run
+from trainer.sample import IGNORE, Sample
 
 DATA = Path(os.environ.get("SCRIBBLEMAMBA_DATA", "../shared/data")) / "acdc"
 CLASSES = ("background", "RV", "MYO", "LV")

@@ -27,13 +27,13 @@ import tyro
 
 from benchmarks.ablation import CLASSES, COLUMNS, DATA, HEADS, MEANS, cell, scored
 from trainer.config import PRESETS, Config, PresetName
-from trainer.dataset import IGNORE, Sample
 from trainer.distributed import first, joined, run_class
 from trainer.files import read_tensors, replacing
 from trainer.fit import one_budget
 from trainer.formats import read_image, read_labels
 from trainer.model import CHECKPOINT, Model
 from trainer.run import BEST, Run
+from trainer.sample import IGNORE, Sample
 
 LAST = "last"
 CHOSEN = "best on the 12"

@@ -47,9 +47,9 @@ from trainer.annotator import (
     seconds,
     spread,
 )
-from trainer.dataset import IGNORE
 from trainer.disagreement import Place, divergence, entropy, places, undrawn
 from trainer.model import ENSEMBLE, with_teacher
+from trainer.sample import IGNORE
 
 Policy = Literal["random", "chance", "entropy", "disagreement", "error"]
 POLICIES: tuple[Policy, ...] = get_args(Policy)
@@ -197,20 +197,24 @@ def guided(
     def strokes(
         before: list[Stroke], P: dict[str, np.ndarray], labels: np.ndarray, case: Case, rng: np.random.Generator
     ) -> Iterator[Stroke]:
-        truth, new = case.truth.target, list(before)
+        truth, drawn = case.truth.target, list(before)
         found = choose(P, labels, painted(before, truth.shape), rng)
-        for place, following in pairwise([*found, None]):
-            if undrawn([place], {IMAGE: painted(new, truth.shape)}):
-                index = (place.slice, place.row, place.column)[-truth.ndim :]
-                for stroke in at(truth, [index], rng):
-                    new.append(stroke)
-                    yield stroke
-            if finish and truth.ndim == 3 and (following is None or following.slice != place.slice):
-                for stroke in missing(truth, place.slice, new, rng):
-                    new.append(stroke)
-                    yield stroke
+        for stroke in visits(found, truth, drawn, rng, finish and truth.ndim == 3):
+            drawn.append(stroke)
+            yield stroke
 
     return strokes
+
+
+def visits(
+    found: list[Place], truth: np.ndarray, drawn: list[Stroke], rng: np.random.Generator, finish: bool
+) -> Iterator[Stroke]:
+    """What is drawn at these places, one after the other; `drawn` grows meanwhile."""
+    for place, following in pairwise([*found, None]):
+        if undrawn([place], {IMAGE: painted(drawn, truth.shape)}):
+            yield from at(truth, [(place.slice, place.row, place.column)[-truth.ndim :]], rng)
+        if finish and (following is None or following.slice != place.slice):
+            yield from missing(truth, place.slice, drawn, rng)
 
 
 def missing(truth: np.ndarray, z: int, strokes: list[Stroke], rng: np.random.Generator) -> Iterator[Stroke]:

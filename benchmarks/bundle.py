@@ -25,7 +25,6 @@ from benchmarks.generated import lesion, nuclei
 from benchmarks.images import Half, Modality, files
 from trainer.bundled import CARD, FOLDER, Card, Scores
 from trainer.config import SUPERVISED, Config
-from trainer.dataset import Sample
 from trainer.files import replacing, write_tensors
 from trainer.instances import (
     BACKGROUND,
@@ -44,6 +43,7 @@ from trainer.instances import (
 from trainer.metrics import dice
 from trainer.model import WEIGHTS, Model
 from trainer.run import Run
+from trainer.sample import Sample
 
 console = Console(stderr=True)
 

@@ -23,10 +23,11 @@ from functools import partial
 import numpy as np
 import torch
 
-from napari_scribblemamba._session import Prediction, Session
+from napari_scribblemamba._predictor import Prediction
+from napari_scribblemamba._session import Session
 from trainer import PRESETS, Config, Model, Run, Sample
-from trainer.dataset import IGNORE
 from trainer.propagation import as_stack, propagate
+from trainer.sample import IGNORE
 
 LOOKS = (1, 2, 3, 5, 8, 12, 16, 20, 25, 30, 40, 50, 60, 75, 90, 120, 150, 180, 210, 240, 270, 300)  # seconds
 WALK = 1500.0  # beta of the random walker; the default, 130, is worse on four of five kinds of image

@@ -28,7 +28,6 @@ import tyro
 from torch import Tensor, nn
 
 from trainer.config import PRESETS, Config
-from trainer.dataset import IGNORE
 from trainer.inference import autocast
 from trainer.networks import build
 from trainer.networks.scan import KERNELS, kernels
@@ -36,6 +35,7 @@ from trainer.networks.scan.gathered import gathered_ss2d
 from trainer.networks.vss import K, directions
 from trainer.objectives import OBJECTIVES, Batch
 from trainer.run import new_optimiser
+from trainer.sample import IGNORE
 
 ITERATIONS = 30_000  # of the paper
 CLASSES = 4

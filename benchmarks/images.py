@@ -20,7 +20,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from trainer import annotator
-from trainer.dataset import IGNORE, Sample
+from trainer.sample import IGNORE, Sample
 
 DATA = Path(os.environ.get("SCRIBBLEMAMBA_DATA", "../shared/data"))
 Half = Literal["tuning", "reporting"]

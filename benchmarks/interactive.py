@@ -35,8 +35,8 @@ import tyro
 from benchmarks.contestants import FILL_IN, TRANSFER, Look, Watch, Work, warm_up
 from benchmarks.images import MODALITIES, Case, Half, Modality, cases, drawn, transferred
 from trainer import Sample
-from trainer.dataset import IGNORE
 from trainer.metrics import dice
+from trainer.sample import IGNORE
 
 Task = Literal["fill-in", "transfer"]
 Name = Literal["forest", "walker", "propagation", "pce", "unet", "interactive", "paper", "dense"]

@@ -20,9 +20,10 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from trainer.dataset import IGNORE, Sample, save_dataset
+from trainer.dataset import save_dataset
 from trainer.metrics import dice
 from trainer.propagation import propagate
+from trainer.sample import IGNORE, Sample
 
 DATA = Path(os.environ.get("SCRIBBLEMAMBA_DATA", "../shared/data"))
 PATIENTS = ("030", "045", "050", "065", "070", "085")

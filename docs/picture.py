@@ -10,8 +10,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from skimage.segmentation import find_boundaries
 
-from trainer.dataset import IGNORE, Sample, load_dataset
+from trainer.dataset import load_dataset
 from trainer.formats import read_labels
+from trainer.sample import IGNORE, Sample
 
 COLOURS = np.array([[150, 150, 150], [230, 159, 0], [86, 180, 233], [0, 158, 115], [204, 121, 167]], np.uint8)
 SIZE, MARGIN, CAPTION = 300, 8, 26  # pixels

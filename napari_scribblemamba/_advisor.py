@@ -20,7 +20,7 @@ from napari_scribblemamba._hand import Hand
 from napari_scribblemamba._overlays import Overlays
 from napari_scribblemamba._session import Session, once
 from napari_scribblemamba._worker import run_in_background
-from trainer.dataset import IGNORE, Sample
+from trainer.sample import IGNORE, Sample
 from trainer.stack import Part
 
 if TYPE_CHECKING:

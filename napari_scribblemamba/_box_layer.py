@@ -5,7 +5,7 @@ from napari.layers import Image, Shapes
 from napari.viewer import Viewer
 from psygnal import Signal
 
-from napari_scribblemamba import _layers
+from napari_scribblemamba import _layers, _notes
 from napari_scribblemamba._box import Box, box_around
 
 HALF = 0.5  # napari's pixels reach half a pixel beyond their place
@@ -31,11 +31,11 @@ class BoxLayer:
         self.changed.emit()
 
     def value(self) -> Box | None:
-        return None if self._image is None else _layers.box_of(self._image)
+        return None if self._image is None else _notes.box_of(self._image)
 
     def setValue(self, box: Box | None) -> None:
         if self._image is not None and box != self.value():
-            _layers.set_box(self._image, box)
+            _notes.set_box(self._image, box)
             self._draw()
             self.changed.emit()
 
@@ -85,7 +85,7 @@ class BoxLayer:
         if len(shapes):
             box = box_around(np.asarray(shapes[-1])[:, -2:] + HALF, _layers.image_space(self._image))
         if str(getattr(event, "action", "changed")).endswith(("changed", "added", "removed")) and box != self.value():
-            _layers.set_box(self._image, box)
+            _notes.set_box(self._image, box)
             self.changed.emit()
 
     def _on_removed(self, event: object) -> None:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from napari_scribblemamba._layers import Brush, default_colour
+from napari_scribblemamba._notes import Brush, default_colour
 
 HEADINGS = ("name", "colour")
 COLOUR = re.compile(r"#[0-9a-fA-F]{6}")

@@ -24,7 +24,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_scribblemamba._keys import ABSENT, CHOOSE, ERASE, spoken
-from napari_scribblemamba._layers import Brush, default_brushes, default_colour
+from napari_scribblemamba._notes import Brush, default_brushes, default_colour
 
 KEYS = (
     "Click a class, then draw. <b>[</b> <b>]</b> or <b>Alt</b>+move: brush size<br>"

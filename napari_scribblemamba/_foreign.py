@@ -17,7 +17,8 @@ from napari.types import LayerDataTuple
 from PIL import Image as Picture
 from PIL import UnidentifiedImageError
 
-from napari_scribblemamba._layers import KEY, image_space
+from napari_scribblemamba._layers import image_space
+from napari_scribblemamba._notes import KEY
 from trainer.formats import optional, read_labels
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from napari.utils.notifications import show_error, show_info
 from napari.viewer import Viewer
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_scribblemamba import _layers, _recovery
+from napari_scribblemamba import _notes, _recovery
 from napari_scribblemamba._folded import Folded
 from napari_scribblemamba._hand import Hand
 from napari_scribblemamba._images import Images
@@ -64,8 +64,8 @@ class Gallery(QObject):
 
     def bring_forward(self, image: Image) -> None:
         """Where it is put aside for another one."""
-        home = _layers.home_of(image)
-        if _layers.is_aside(image) and home is not None and home[0] == str(self._recorder.project()):
+        home = _notes.home_of(image)
+        if _notes.is_aside(image) and home is not None and home[0] == str(self._recorder.project()):
             self.show(home[1])
 
     def list(self) -> None:

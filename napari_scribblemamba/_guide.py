@@ -40,9 +40,9 @@ class Guide:
 
     def see(self, sample: Sample, index: int | None, probabilities: Mapping[str, np.ndarray]) -> None:
         """{network: P (K, *item)} of slice `index` of a stack; None: of all of the image."""
-        from trainer.dataset import plane_of
         from trainer.disagreement import divergence, peaks
         from trainer.referee import answers
+        from trainer.sample import plane_of
 
         each = {name: P for name, P in probabilities.items() if name != ENSEMBLE}
         piece = (sample.name, index)
@@ -84,8 +84,8 @@ def held_out(samples: Sequence[Sample]) -> tuple[list[Sample], dict[str, np.ndar
 
 def is_undrawn(place: Place, sample: Sample) -> bool:
     """Whether nobody has drawn there by now."""
-    from trainer.dataset import plane_of
     from trainer.disagreement import touched
+    from trainer.sample import plane_of
 
     top, left = (0, 0) if sample.part is None else sample.part.corner
     inside = replace(place, row=place.row - top, column=place.column - left)

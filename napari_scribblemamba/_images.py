@@ -9,7 +9,7 @@ from pathlib import Path
 from napari.layers import Image, Labels, Layer
 from napari.viewer import Viewer
 
-from napari_scribblemamba import _layers
+from napari_scribblemamba import _layers, _notes
 from napari_scribblemamba._project import Project, Whereabouts
 from napari_scribblemamba._readers import project_layers, project_strokes, read_project
 from napari_scribblemamba._recorder import Recorder
@@ -49,7 +49,7 @@ class Images:
     def to_add(self) -> list[Image]:
         """Those in the viewer that no project has."""
         layers = [layer for layer in self._viewer.layers if _layers.is_source_image(layer)]
-        return [layer for layer in layers if _layers.home_of(layer) is None]
+        return [layer for layer in layers if _notes.home_of(layer) is None]
 
     def add(self, image: Image) -> None:
         """ValueError where it cannot be drawn on, OSError where it cannot be kept."""
@@ -149,7 +149,7 @@ class Images:
     def _load(self, data: object, settings: dict[str, object], kind: str) -> Layer:
         """Into the viewer, hidden as if put aside, and without taking the brush out of the person's hand."""
         layer = Layer.create(data, {**settings, "visible": False}, kind)
-        _layers.note(layer, aside=True)
+        _notes.note(layer, aside=True)
         selected = set(self._viewer.layers.selection)
         self._viewer.layers.append(layer)
         self._viewer.layers.selection = selected

@@ -8,7 +8,8 @@ from napari.layers import Image, Labels, Layer
 from qtpy.QtCore import QSignalBlocker, QSize, Signal
 from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QLabel, QMenu, QPushButton, QWidget
 
-from napari_scribblemamba._layers import KEY, belong, home_of, is_scribble_layer, is_source_image
+from napari_scribblemamba._layers import belong, is_scribble_layer, is_source_image
+from napari_scribblemamba._notes import KEY, home_of
 
 SHORTEST = 90  # pixels of a name
 HINT = "color: #9aa4b0; font-size: 8pt;"

@@ -9,10 +9,10 @@ from napari.viewer import Viewer
 from qtpy.QtCore import QTimer
 from superqt.utils import qthrottled
 
-from napari_scribblemamba import _layers
+from napari_scribblemamba import _layers, _notes
 from napari_scribblemamba._box import Box
 from napari_scribblemamba._classes_panel import ClassesPanel
-from napari_scribblemamba._session import Prediction
+from napari_scribblemamba._predictor import Prediction
 from napari_scribblemamba._view_panel import ENSEMBLE, ViewPanel
 
 REFRESH = 500  # ms between two refreshes of the layers
@@ -46,7 +46,7 @@ class Overlays:
     def watch(self, images: Sequence[Image], names: tuple[str, ...]) -> None:
         """From now on predictions are of these images, as far as their boxes go, and of these classes."""
         self._images, self.names = {image.name: image for image in images}, names
-        self.boxes = {image.name: _layers.box_of(image) for image in images}
+        self.boxes = {image.name: _notes.box_of(image) for image in images}
         self._sure_of = min(max(self._classes.current(), 0), len(names) - 1)
 
     def image(self, name: str) -> Image | None:
@@ -57,10 +57,10 @@ class Overlays:
     def images(self) -> list[Image]:
         return [image for image in self._images.values() if image in self._viewer.layers]
 
-    def brushes(self) -> tuple[_layers.Brush, ...]:
+    def brushes(self) -> tuple[_notes.Brush, ...]:
         """The colours of the predicted classes: those of the brushes, where there is one of that name."""
         colours = {brush.name: brush.colour for brush in self._classes.value()}
-        return tuple(replace(b, colour=colours.get(b.name, b.colour)) for b in _layers.default_brushes(self.names))
+        return tuple(replace(b, colour=colours.get(b.name, b.colour)) for b in _notes.default_brushes(self.names))
 
     # their layers ---------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from napari.viewer import Viewer
 from psygnal import Signal
 from superqt.utils import qthrottled
 
-from napari_scribblemamba import _layers
+from napari_scribblemamba import _layers, _notes
 from napari_scribblemamba._class_table import read_classes, write_classes
 from napari_scribblemamba._classes_panel import ClassesPanel
 from napari_scribblemamba._drawing import Drawing
@@ -81,14 +81,14 @@ class Paintbox:
 
     def _on_classes(self) -> None:
         if self._hand.strokes is not None:
-            _layers.set_brushes(self._hand.strokes, self._panel.value())
+            _notes.set_brushes(self._hand.strokes, self._panel.value())
             self._recorder.take_classes(self._panel.value())
         self.show_tally()
 
     def _on_reclassed(self, strokes: Labels) -> None:
         """An undo gave other classes or marks back."""
         if strokes == self._hand.strokes:
-            self._panel.setValue(_layers.brushes_of(strokes))
+            self._panel.setValue(_notes.brushes_of(strokes))
         self.show_tally()
 
     def _renumber(self, numbers: list[int], chosen: int = -1) -> None:
@@ -113,7 +113,7 @@ class Paintbox:
         except OSError as e:
             show_error(str(e))
 
-    def _places_in(self, brushes: tuple[_layers.Brush, ...], file: Path) -> list[int]:
+    def _places_in(self, brushes: tuple[_notes.Brush, ...], file: Path) -> list[int]:
         """Of each class at hand its number among these; -1 where it is not there, and nothing is drawn of it."""
         numbers, tally = {brush.name: i for i, brush in enumerate(brushes)}, self._drawing.tally
         for c, name in enumerate(self._hand.names()):
@@ -130,11 +130,11 @@ class Paintbox:
             show_error("there are no strokes yet; press New")
             return
         z = _layers.visible_slice(self._viewer, strokes) or 0
-        absent = z not in _layers.absent_of(strokes).get(c, ())
+        absent = z not in _notes.absent_of(strokes).get(c, ())
         try:
             if absent and (np.asarray(strokes.data[_layers.place_of(strokes, z)]) == c + 1).any():
                 raise ValueError(f"'{self._hand.names()[c]}' is drawn on this slice; erase it there, or choose another")
-            _layers.mark_absent(strokes, c, z, absent)
+            _notes.mark_absent(strokes, c, z, absent)
             self._recorder.mark_absent(c, z, absent)
         except ValueError as e:
             show_info(str(e))
@@ -155,7 +155,7 @@ class Paintbox:
         if strokes is not None:
             z = _layers.visible_slice(self._viewer, strokes) or 0
             self._slices.setValue(z)
-            absent = [c for c, slices in _layers.absent_of(strokes).items() if z in slices]
+            absent = [c for c, slices in _notes.absent_of(strokes).items() if z in slices]
         self._panel.set_drawn([tally.pixels(c + 1) if tally else 0 for c in range(len(names))], absent)
         said = ", ".join(names[c] for c in sorted(absent) if c < len(names))
         _layers.write_on_slice(self._viewer, self._past.words() or (f"absent here: {said}" if said else ""))

@@ -7,7 +7,7 @@ from napari.layers import Labels
 from napari.viewer import Viewer
 from psygnal import Signal
 
-from napari_scribblemamba import _layers
+from napari_scribblemamba import _layers, _notes
 from napari_scribblemamba._recorder import Recorder
 from napari_scribblemamba._strokes import Place
 
@@ -51,7 +51,7 @@ class Past:
         for place in self._places | places:
             layer.data[place] = state.read(place)[(0,) * len(place)]
         self._places = places
-        _layers.colour(layer, [_layers.Brush(each.name, each.colour) for each in state.classes])
+        _notes.colour(layer, [_notes.Brush(each.name, each.colour) for each in state.classes])
         layer.refresh()
 
     def end(self) -> None:

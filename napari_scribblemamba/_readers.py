@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from napari.types import LayerDataTuple
 
     from napari_scribblemamba._project import Project
-    from trainer.dataset import Header
+    from trainer.header import Header
 
 Reader = Callable[[str], "list[LayerDataTuple]"]
 AFFINE = "affine of x, y, z to mm in RAS+"  # in a layer's metadata
@@ -108,7 +108,8 @@ def read_acdc_file(path: str) -> "list[LayerDataTuple]":
 
 def read_dataset(path: str) -> "list[LayerDataTuple]":
     """The cases of a raw nnU-Net dataset with their labels as strokes; `ignore` is not painted. The first is shown."""
-    from trainer.dataset import find_cases, read_header
+    from trainer.dataset import find_cases
+    from trainer.header import read_header
 
     folder = Path(path)
     header = read_header(folder)
@@ -123,8 +124,8 @@ def read_dataset(path: str) -> "list[LayerDataTuple]":
 
 
 def _case_layers(folder: Path, name: str, files: list[Path], header: "Header", visible: bool) -> "list[LayerDataTuple]":
-    from trainer.dataset import IGNORE
     from trainer.formats import check_same_grid, nifti_affine, read_image, read_labels
+    from trainer.sample import IGNORE
 
     image, spacing = read_image(files)
     where = {"visible": visible, **geometry(spacing, unit="pixel" if header.ending == ".png" else "mm")}
@@ -197,7 +198,7 @@ def read_project(path: str, most: int | None = None) -> "list[LayerDataTuple]":
 def project_layers(project: "Project", key: str, aside: bool = False) -> "list[LayerDataTuple]":
     """An image of an open project, and its strokes; hidden if put `aside`. ValueError where the file has become one of
     another shape."""
-    from napari_scribblemamba._layers import KEY
+    from napari_scribblemamba._notes import KEY
 
     image = project.images[key]
     known = {name: tuple(v) if isinstance(v, list) else v for name, v in image.settings.items() if name in LOOKS}
@@ -218,7 +219,8 @@ def project_layers(project: "Project", key: str, aside: bool = False) -> "list[L
 
 def project_strokes(project: "Project", key: str, like: Mapping[str, Any]) -> "LayerDataTuple":
     """The strokes of an image as they stand, where that layer is (its settings)."""
-    from napari_scribblemamba._layers import KEY, number_of
+    from napari_scribblemamba._layers import number_of
+    from napari_scribblemamba._notes import KEY
 
     image, journal = project.images[key], project.journal(key)
     labels = np.zeros(journal.shape, journal.dtype)
@@ -246,8 +248,8 @@ def _open(path: Path) -> "list[LayerDataTuple]":
 
 def strokes_of(target: np.ndarray, classes: Sequence[str], name: str, **settings: object) -> "LayerDataTuple":
     """Class ids (*space), 255 where nobody drew -> a layer: 0 not painted, c + 1 for class c."""
-    from napari_scribblemamba._layers import KEY
-    from trainer.dataset import IGNORE
+    from napari_scribblemamba._notes import KEY
+    from trainer.sample import IGNORE
 
     metadata = {**settings.pop("metadata", {}), KEY: {"classes": list(classes)}}
     labels = np.where(target == IGNORE, 0, target.astype(np.int16) + 1).astype(np.uint8)

@@ -15,7 +15,7 @@ from napari.layers import Image, Labels
 from napari.viewer import Viewer
 from qtpy.QtCore import QObject, Qt, QTimer, Signal
 
-from napari_scribblemamba import _layers, _recovery
+from napari_scribblemamba import _layers, _notes, _recovery
 from napari_scribblemamba._journal import Journal
 from napari_scribblemamba._project import Project, ProjectImage
 from napari_scribblemamba._readers import plugin_for
@@ -152,7 +152,7 @@ class Recorder(QObject):
 
     def keep_settings(self, image: Image) -> None:
         """What the layer knows is other than it was: the box, perhaps."""
-        home = _layers.home_of(image)
+        home = _notes.home_of(image)
         if home is not None and (project := self._projects.get(Path(home[0]))) is not None:
             kept = project.images[home[1]].settings
             project.set_image(home[1], settings={**kept, **_settings(image)})
@@ -207,7 +207,7 @@ class Recorder(QObject):
         finally:
             self._quiet = False
 
-    def take_classes(self, brushes: Sequence[_layers.Brush]) -> None:
+    def take_classes(self, brushes: Sequence[_notes.Brush]) -> None:
         """The classes of the strokes in hand are these; all images of their project get them."""
         entry, numbers, self._numbers = self._held, self._numbers, None
         if entry is None or entry.project is None:
@@ -260,14 +260,14 @@ class Recorder(QObject):
         for entry in entries:
             entry.project = copy
         for layer in self._viewer.layers:
-            if (home := _layers.home_of(layer)) is not None and home[0] == str(old):
-                _layers.note(layer, project=str(copy.folder))
+            if (home := _notes.home_of(layer)) is not None and home[0] == str(old):
+                _notes.note(layer, project=str(copy.folder))
         if _recovery.is_private(old):
             _recovery.forget(old)
 
     def _begin(self, entry: Entry) -> None:
         """Take strokes into the open project that has their classes, or into a new private one."""
-        names = [brush.name for brush in _layers.brushes_of(entry.strokes) or ()]
+        names = [brush.name for brush in _notes.brushes_of(entry.strokes) or ()]
         path = _path_of(entry.image, self._viewer)
         fitting = [
             project
@@ -283,7 +283,7 @@ class Recorder(QObject):
             self.failed.emit(ValueError(f"strokes on '{entry.image.name}' are not kept as you draw: {e}"))
 
     def _create(self, folder: Path, entry: Entry) -> Project:
-        classes = [(brush.name, brush.colour) for brush in _layers.brushes_of(entry.strokes) or ()]
+        classes = [(brush.name, brush.colour) for brush in _notes.brushes_of(entry.strokes) or ()]
         folder = folder.absolute()
         self._projects[folder] = Project.create(folder, classes, self._refused.emit)
         return self._projects[folder]
@@ -309,7 +309,7 @@ class Recorder(QObject):
         for place in sorted({tile[:-2] for tile in entry.before.tiles}):
             earlier[place] = entry.before.read(place)[(0,) * len(place)]
             journal.record(earlier, place)
-        for z, c in _layers.absences(strokes):
+        for z, c in _notes.absences(strokes):
             journal.mark_absent(_layers.place_of(strokes, z), project.classes[c].key)
         begun = journal.times[-1] if journal.times else 0.0
         project.set_image(image.key, settings={**image.settings, "begun": begun})
@@ -323,19 +323,19 @@ class Recorder(QObject):
             raise ValueError(f"'{image.name}' is in the project already")
         path = path or _store(image, project.folder / "images")
         known = project.add(path, image.name, shape, dtype, _settings(image))
-        _layers.note(image, project=str(project.folder), key=known.key)
+        _notes.note(image, project=str(project.folder), key=known.key)
         return known
 
     def _has(self, project: Project, image: Image, path: Path | None) -> bool:
         """Whether the project has an image, which is in this file or in none."""
-        home = _layers.home_of(image)
+        home = _notes.home_of(image)
         return path in [each.path for each in project.images.values()] or (
             home is not None and home[0] == str(project.folder) and home[1] in project.images
         )
 
     def _vacant(self, project: Project, entry: Entry) -> ProjectImage | None:
         """The project's own of this image, where nothing is drawn on it yet."""
-        home = _layers.home_of(entry.image)
+        home = _notes.home_of(entry.image)
         if home is None or home[0] != str(project.folder) or home[1] not in project.images:
             return None
         if home[1] in [other.key for other in self._of(project)]:
@@ -350,7 +350,7 @@ class Recorder(QObject):
         """Strokes that were not seen before; those of a project are kept there."""
         before = State(tuple(strokes.data.shape), strokes.data.dtype)
         entry = Entry(image, strokes, before)
-        note = strokes.metadata.get(_layers.KEY, {})
+        note = strokes.metadata.get(_notes.KEY, {})
         twins = [(str(other.project.folder), other.key) for other in self._entries.values() if other.project]
         if "project" in note and (note["project"], note["key"]) not in twins:
             self._rejoin(entry, Path(note["project"]), note["key"])
@@ -412,9 +412,9 @@ class Recorder(QObject):
         """Names, colours and marks of the journal onto the layer."""
         journal = entry.journal
         numbers = {each.key: c for c, each in enumerate(journal.classes)}
-        _layers.set_brushes(entry.strokes, [_layers.Brush(each.name, each.colour) for each in journal.classes])
+        _notes.set_brushes(entry.strokes, [_notes.Brush(each.name, each.colour) for each in journal.classes])
         marks = [(_layers.number_of(place, journal.shape), numbers[key]) for place, key in journal.absent]
-        _layers.set_absent(entry.strokes, marks)
+        _notes.set_absent(entry.strokes, marks)
 
     def _bequeath(self, project: Project, label: int, heir: int) -> None:
         """Strokes of one label become another's, in all images."""
@@ -434,9 +434,9 @@ class Recorder(QObject):
         return [entry for entry in self._entries.values() if entry.project is project]
 
     def _note(self, entry: Entry) -> None:
-        _layers.note(entry.strokes, project=str(entry.project.folder), key=entry.key)
-        if _layers.home_of(entry.image) is None:
-            _layers.note(entry.image, project=str(entry.project.folder), key=entry.key)
+        _notes.note(entry.strokes, project=str(entry.project.folder), key=entry.key)
+        if _notes.home_of(entry.image) is None:
+            _notes.note(entry.image, project=str(entry.project.folder), key=entry.key)
 
     def _region(self, strokes: Labels) -> Region:
         """What a stroke can have changed: the slice in view, or everything where a brush crosses slices."""
@@ -528,7 +528,7 @@ def _settings(image: Image) -> dict[str, object]:
         "translate": [float(t) for t in image.translate],
         "units": [str(unit) for unit in image.units],
         "axis_labels": list(image.axis_labels),
-        "box": image.metadata.get(_layers.KEY, {}).get("box"),
+        "box": image.metadata.get(_notes.KEY, {}).get("box"),
     }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     from napari.types import LayerDataTuple
 
-    from trainer.dataset import Sample
+    from trainer.sample import Sample
 
 
 def cardiac() -> "list[LayerDataTuple]":
@@ -61,6 +61,6 @@ def image_pixels(sample: "Sample") -> tuple[np.ndarray, bool]:
 
 
 def stroke_labels(sample: "Sample") -> np.ndarray:
-    from trainer.dataset import IGNORE
+    from trainer.sample import IGNORE
 
     return np.where(sample.target == IGNORE, 0, sample.target + 1).astype(np.uint8)

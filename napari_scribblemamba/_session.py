@@ -22,8 +22,7 @@ from psygnal import Signal
 from napari_scribblemamba._batch import Batch, labelling
 from napari_scribblemamba._guide import Guidance, Guide
 from napari_scribblemamba._model_export import exporting
-from trainer.dataset import plane_of
-from trainer.stack import Stack
+from napari_scribblemamba._predictor import Prediction, SlicePredictor, first_overlays, pieces_of
 
 if TYPE_CHECKING:
     from trainer import Config, Model, Progress, Run, Sample
@@ -34,20 +33,6 @@ Result = TypeVar("Result")
 State = Literal["idle", "training", "paused", "predicting", "saving", "loading", "labelling", "exporting"]
 LOOK_EVERY = 0.5  # seconds between two predictions while training
 LOOK_SHARE = 0.2  # of the time, at most, goes into looking instead of learning
-PROPAGATED = "propagated strokes"
-
-
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """What the networks see in one slice of an image, or in all of it."""
-
-    image: str  # the sample's name
-    index: int | None  # slice along the first axis; None: all of the image
-    labels: dict[str, np.ndarray]  # network or "ensemble" -> uint8 classes (H, W), or (*space) where index is None
-    source: str  # for people: "propagated strokes", "3 networks and propagated strokes", "ensemble of 3 networks"
-    fraction: float = 1.0  # how much of the whole is predicted, 0..1; 1 also while training
-    network: str = ""  # whose probabilities were asked for
-    probabilities: np.ndarray | None = None  # of that network, float32 (K, *its labels)
 
 
 @dataclass(eq=False)
@@ -283,7 +268,8 @@ class Session:
     def export(self, folder: Path, samples: Sequence[Sample], classes: Sequence[str]) -> None:
         """Write images and strokes as a dataset that `python -m trainer.fit` (and nnU-Net) reads: a case for each
         volume of a series, and for each piece of a large stack that is learnt from."""
-        from trainer.dataset import check_strokes, save_dataset, volumes
+        from trainer.dataset import save_dataset
+        from trainer.sample import check_strokes, volumes
 
         def write(folder: Path) -> None:
             check_strokes(samples, classes)
@@ -336,7 +322,7 @@ class Session:
             iteration = progress.iteration
             yield progress
             if progress.stage == "propagation":
-                yield from _first_overlays(run.teachers, run.parts, shown)
+                yield from first_overlays(run.teachers, run.parts, shown)
             elif self.state == "training" and not training.stopped and self._clock() >= due:
                 looks = looks or self._looks(run.model)
                 begun = self._clock()
@@ -365,7 +351,7 @@ class Session:
         last = None
         for turn in itertools.count():
             # an update brings other strokes on the same images
-            pieces = {(s.name, i): (s, i) for s, i in _pieces(self._samples, model.volumetric, self.visible)}
+            pieces = {(s.name, i): (s, i) for s, i in pieces_of(self._samples, model.volumetric, self.visible)}
             nearest = min(pieces, key=lambda key: self._distance(*pieces[key]))
             oldest = min(pieces, key=lambda key: (seen.get(key, -1), self._distance(*pieces[key])))
             last = nearest if last != nearest else oldest
@@ -378,7 +364,7 @@ class Session:
         """In the thread: every slice, what is in view first; ends early where newer work has begun."""
         guide = self._guide if samples is self._samples else Guide()
         predict = SlicePredictor(model, self._teachers, self._parts, probabilities, guide)
-        pieces = _pieces(samples, model.volumetric, self.visible)
+        pieces = pieces_of(samples, model.volumetric, self.visible)
         total = len(pieces)
         while pieces and generation == self._generation:
             nearest = min(range(len(pieces)), key=lambda i: self._distance(*pieces[i]))
@@ -531,122 +517,6 @@ def _empty(model: Model | None) -> None:
         network.zero_grad(set_to_none=True)
     gc.collect()
     torch.cuda.empty_cache()
-
-
-class SlicePredictor:
-    """Predicts one slice at a time; each image is normalised once, as a whole, as in training.
-
-    Of an image that was drawn on, the ensemble and the propagated strokes (its teacher) answer together, and what was
-    drawn stays: `Model.fill_in`, slice by slice.
-    """
-
-    def __init__(
-        self,
-        model: Model,
-        teachers: dict[str, np.ndarray],
-        parts: dict[str, Part | None],
-        probabilities: str | None = None,
-        guide: Guide | None = None,
-    ) -> None:
-        self._model, self._teachers, self._parts, self._wanted = model, teachers, parts, probabilities
-        self._guide = guide  # is told what is seen
-        self._prepared: dict[str, object] = {}  # sample name -> Tensor (D, C, H, W)
-
-    def __call__(self, sample: Sample, index: int | None, fraction: float = 1.0) -> Prediction:
-        probabilities = self._model.item_probabilities(*self._prepare(sample, index))  # each (K, *item)
-        if self._guide is not None:
-            self._guide.see(sample, index, probabilities)
-        labels = {name: p.argmax(0).astype(np.uint8) for name, p in probabilities.items()}
-        names = self._model.names
-        source = f"ensemble of {len(names)} networks" if len(names) > 1 else f"prediction of {names[0]}"
-        teacher = self._teacher(sample, index)
-        if teacher is not None:
-            strokes = plane_of(sample, sample.target, index)
-            labels["ensemble"] = filled_in(probabilities["ensemble"], teacher[0], strokes, teacher[1])
-            source = f"{len(names)} network{'s' * (len(names) > 1)} and propagated strokes"
-        if sample.part is not None:  # what is outside its box is left empty
-            labels = {name: sample.part.plane(plane, 0) for name, plane in labels.items()}
-        wanted = probabilities[self._wanted] if self._wanted else None
-        return Prediction(sample.name, index, labels, source, fraction, self._wanted or "", wanted)
-
-    def _prepare(self, sample: Sample, index: int | None) -> tuple[object, int]:
-        """What the model takes, and which item of it: of a large stack a slice alone, else all of the image at once."""
-        name = f"'{sample.name}'"
-        if sample.image.ndim == 4 and self._model.volumetric and (sample.part or isinstance(sample.image, Stack)):
-            raise ValueError(
-                f"{name} is several volumes or too large for memory, and the networks look at volumes; "
-                "choose networks for slices, or cut out a volume"
-            )
-        if isinstance(sample.image, Stack):
-            plane, like = sample.image.plane(index), sample.image.values()
-            return self._model.prepared(plane, name, sample.spacing[-2:], like), 0
-        if sample.name not in self._prepared:
-            self._prepared[sample.name] = self._model.prepared(sample.image, name, sample.spacing)
-        return self._prepared[sample.name], index or 0
-
-    def _teacher(self, sample: Sample, index: int | None) -> tuple[np.ndarray, tuple] | None:
-        """(K, *item) and where in the item that is; None where there is none, or of other classes or another image."""
-        teacher, part = self._teachers.get(sample.name), self._parts.get(sample.name)
-        if teacher is None or len(teacher) != len(self._model.classes):
-            return None
-        if part is None or index is None:
-            fits = part is None and teacher.shape[1:] == sample.target.shape
-            return (teacher if index is None else teacher[:, index], (...,)) if fits else None
-        position = part.position(index)
-        whole = sample.part is None and part.size == sample.target.shape[1:]
-        if position is None or teacher.shape[1:] != part.space or not (whole or part == sample.part):
-            return None
-        return teacher[:, position], part.index if whole else (...,)
-
-
-def filled_in(P: np.ndarray, teacher: np.ndarray, strokes: np.ndarray, where: tuple = (...,)) -> np.ndarray:
-    """uint8 (*item): networks (K, *item) and, `where` in the item they are, propagated strokes together, and the
-    strokes themselves."""
-    from trainer.dataset import IGNORE
-    from trainer.model import with_teacher  # imports torch: only here, in the background
-
-    labels = P.argmax(0).astype(np.uint8)
-    labels[where] = with_teacher(P[(slice(None), *where)], teacher).argmax(0)
-    return np.where(strokes == IGNORE, labels, strokes)
-
-
-def _first_overlays(
-    teachers: dict[str, np.ndarray], parts: dict[str, Part | None], shown: dict[str, np.ndarray]
-) -> Iterator[Prediction]:
-    """The propagated strokes (K, *space) of each sample that are new since they were shown, as far as they reach."""
-    for name, probabilities in teachers.items():
-        if shown.get(name) is not probabilities:
-            shown[name] = probabilities
-            labels, part = probabilities.argmax(0).astype(np.uint8), parts.get(name)
-            for z in _reached(probabilities, part):
-                if part is None:
-                    yield Prediction(name, z, {"ensemble": labels if z is None else labels[z]}, PROPAGATED)
-                else:
-                    yield Prediction(name, part.slices[z], {"ensemble": part.plane(labels[z], 0)}, PROPAGATED)
-
-
-def _reached(P: np.ndarray, part: Part | None) -> Sequence[int | None]:
-    """The slices of P (K, *space) that the strokes tell of; None for the whole, where that is all of them, or none, and
-    where it is no part."""
-    depth = P.shape[1] if P.ndim == 4 else 0
-    reached = [z for z in range(depth) if np.ptp(P[:, z], 0).any()]
-    return reached if part is not None or 0 < len(reached) < depth else [None]
-
-
-def _pieces(
-    samples: Sequence[Sample], volumetric: bool, visible: tuple[str, int | None] = ("", None)
-) -> list[tuple[Sample, int | None]]:
-    """(sample, slice) for every slice; a 2-D image is one piece, its slice None, and so is a volume that is predicted
-    whole. Of a part of a large stack, its slices and the visible one."""
-    return [(sample, index) for sample in samples for index in _numbers(sample, volumetric, visible)]
-
-
-def _numbers(sample: Sample, volumetric: bool, visible: tuple[str, int | None]) -> Sequence[int | None]:
-    if sample.image.ndim < 4 or volumetric:
-        return [None]
-    if isinstance(sample.image, Stack) and sample.part is not None:
-        return sorted({*sample.part.slices, *([visible[1]] if visible[0] == sample.name else [])})
-    return range(sample.image.shape[1])
 
 
 def once(work: Callable[[], Result]) -> Generator[None, None, Result]:

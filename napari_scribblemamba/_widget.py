@@ -26,7 +26,7 @@ from qtpy.QtWidgets import (
 )
 from superqt.utils import qdebounced
 
-from napari_scribblemamba import _layers, _runs
+from napari_scribblemamba import _layers, _notes, _runs
 from napari_scribblemamba._activity import Activity
 from napari_scribblemamba._advisor import Advisor
 from napari_scribblemamba._batch import Batch
@@ -64,12 +64,13 @@ from napari_scribblemamba._models_panel import ModelsPanel
 from napari_scribblemamba._overlays import Overlays
 from napari_scribblemamba._paintbox import Paintbox
 from napari_scribblemamba._past import Past, minutes_spoken
+from napari_scribblemamba._predictor import Prediction
 from napari_scribblemamba._progress_panel import ProgressPanel
 from napari_scribblemamba._project_panel import ProjectPanel
 from napari_scribblemamba._recorder import Recorder
 from napari_scribblemamba._replay_panel import ReplayPanel
 from napari_scribblemamba._results_panel import ResultsPanel
-from napari_scribblemamba._session import Prediction, Session, rehearsal
+from napari_scribblemamba._session import Session, rehearsal
 from napari_scribblemamba._settings_panel import SettingsPanel
 from napari_scribblemamba._slices_panel import SlicesPanel
 from napari_scribblemamba._tour import HINTS, TourPanel
@@ -77,7 +78,7 @@ from napari_scribblemamba._training_panel import TrainingPanel
 from napari_scribblemamba._view_panel import ViewPanel
 from napari_scribblemamba._worker import EngineError, run_in_background
 from trainer.config import Config
-from trainer.dataset import IGNORE, Sample
+from trainer.sample import IGNORE, Sample
 
 log = logging.getLogger(__name__)
 THREADS = max(1, (os.cpu_count() or 2) - 1)  # one core stays with the window
@@ -289,7 +290,7 @@ class ScribbleMamba(QWidget):
             pairs += [pair for pair in others if pair[1] != strokes]
         names, samples, drawn = self.hand.names(), [], []
         for layer, its in pairs:
-            tally, box = self.drawing.tally if its == self.drawing.strokes else None, _layers.box_of(layer)
+            tally, box = self.drawing.tally if its == self.drawing.strokes else None, _notes.box_of(layer)
             samples.append(_layers.sample_from_layers(layer, its, names, channels, tally, box))
             drawn += [] if box is None else [_layers.strokes_alone(its, layer, names, tally)]
         _check_inside(drawn, samples, names)
@@ -356,7 +357,7 @@ class ScribbleMamba(QWidget):
         classes, samples = self.session.model.classes, []
         for image in images:
             channels = self.hand.channels() if image == self.hand.image else ()
-            samples.append(_layers.sample_from_layers(image, None, classes, channels, box=_layers.box_of(image)))
+            samples.append(_layers.sample_from_layers(image, None, classes, channels, box=_notes.box_of(image)))
         self._watch(images, classes)
         self.session.predict(samples, probabilities)
 
@@ -497,9 +498,9 @@ class ScribbleMamba(QWidget):
             self._end_replay()
         self.recorder.hold(image, strokes)  # first: from here on the panel's classes are those of these strokes
         if strokes is not None:
-            if brushes := _layers.brushes_of(strokes):
+            if brushes := _notes.brushes_of(strokes):
                 self.classes.setValue(brushes)
-            _layers.set_brushes(strokes, self.classes.value())
+            _notes.set_brushes(strokes, self.classes.value())
         self.box_layer.hold(image)
         if strokes != self.drawing.strokes:
             if self.drawing.strokes is not None:
@@ -570,7 +571,7 @@ class ScribbleMamba(QWidget):
         self.models.set_model(model)
         self.view.set_model(True)
         if self.hand.strokes is None:  # a run was loaded before anything was drawn: its classes are what one would draw
-            self.classes.setValue(_layers.default_brushes(model.classes))
+            self.classes.setValue(_notes.default_brushes(model.classes))
 
     def _on_saved(self, folder: Path) -> None:
         show_info(f"saved to {folder}")

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from napari.layers import Labels
 
-from napari_scribblemamba._layers import KEY, unit_size
+from napari_scribblemamba._layers import unit_size
+from napari_scribblemamba._notes import KEY
 from napari_scribblemamba._readers import AFFINE
 
 log = logging.getLogger(__name__)

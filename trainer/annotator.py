@@ -18,7 +18,7 @@ from scipy import ndimage as ndi
 from skimage.measure import find_contours
 from skimage.morphology import skeletonize
 
-from trainer.dataset import IGNORE
+from trainer.sample import IGNORE
 
 REACH = 2.4  # seconds to see what to draw, choose the class and move there
 SPEED = 50.0  # pixels a second of a careful hand

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from trainer.dataset import IGNORE
+from trainer.sample import IGNORE
 
 TREES, LEAF, COARSEST = 60, 3, 8  # trees, pixels in a leaf, pixels of the coarsest scale
 

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from trainer.augmentation import SHIFT, new_shade, random_turn
 from trainer.config import Config
-from trainer.dataset import IGNORE, Sample
 from trainer.objectives import Batch
 from trainer.propagation import Teacher, contrast, sources
 from trainer.resampling import new_space, resample_image, resample_labels, resample_probabilities
+from trainer.sample import IGNORE, Sample
 from trainer.wholes import Answer, answer_of
 
 KNOTS = 4096  # of the curve from raw intensities to normalised ones

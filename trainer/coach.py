@@ -11,8 +11,8 @@ import numpy as np
 from scipy import ndimage as ndi
 
 from trainer.annotator import as_slices
-from trainer.dataset import IGNORE, Sample
 from trainer.referee import Stroke, strokes_of
+from trainer.sample import IGNORE, Sample
 
 Kind = Literal["missing", "background", "slip", "rare", "border"]
 WRONG = 0.8  # share of a stroke's pixels that every network must call otherwise, for it to be a likely slip

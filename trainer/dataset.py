@@ -24,7 +24,7 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
@@ -32,7 +32,6 @@ import numpy as np
 
 from trainer.config import Task
 from trainer.formats import (
-    FORMATS,
     case_of,
     check_same_grid,
     compare_affines,
@@ -44,7 +43,8 @@ from trainer.formats import (
     strip_ending,
     write_array,
 )
-from trainer.stack import Part, Stack
+from trainer.header import Header, labels_of, read_header, write_header
+from trainer.sample import IGNORE, Sample, check_absent, check_image, check_strokes, check_wholes, undrawn
 from trainer.tables import (
     FILES,
     read_label_table,
@@ -54,26 +54,7 @@ from trainer.tables import (
     write_landmark_table,
 )
 
-IGNORE = 255
-INSTANCES = "instances"  # in dataset.json; they are trained as classes, and so their task is segmentation
-NAMES = {"segmentation": "labels", "classification": "classes", "landmarks": "landmarks"}  # task -> key of dataset.json
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, eq=False)
-class Sample:
-    """One annotated image. Its label and landmarks are for tasks that ask about it as a whole; then nobody need draw,
-    and the target is `undrawn`."""
-
-    image: np.ndarray | Stack  # float32 (C, *space), raw intensities; space is (H, W) or (D, H, W)
-    target: np.ndarray  # uint8 (*space): class 0..K-1, or IGNORE where nobody drew
-    spacing: tuple[float, ...]  # mm per voxel, one per spatial axis
-    name: str = ""
-    label: int | None = None  # class of the whole image
-    landmarks: np.ndarray | None = None  # (n, axes) mm from the centre of the first voxel, NaN where not to be seen
-    absent: tuple[tuple[int, int], ...] = ()  # (slice, class): that class is known to be absent from that slice
-    part: Part | None = None  # of a larger stack, or of several volumes; None: it is whole, and one
-    like: np.ndarray | None = None  # (C, m) intensities of the whole that it is a part of; None: its own
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,61 +65,6 @@ class Dataset:
     sparse: bool  # True where dataset.json has the label "ignore"
     ending: str  # ".nii.gz", ".png" or ".tif"
     task: Task = "segmentation"  # of another one, the classes are those of whole images, or the names of landmarks
-
-
-@dataclass(frozen=True)
-class Header:
-    """What dataset.json says."""
-
-    classes: tuple[str, ...]  # or the names of landmarks
-    channels: tuple[str, ...]
-    ignore: int | None  # the id of "ignore", always len(classes)
-    ending: str
-    cases: int | None  # numTraining
-    task: Task = "segmentation"
-    instances: bool = False  # the label files hold objects; the classes are what they are trained as
-
-
-def loaded(sample: Sample) -> Sample:
-    """The sample with its image in memory. ValueError for one that is not fit to learn from."""
-    if not isinstance(sample.image, Stack):
-        return sample
-    image = np.asarray(sample.image)
-    check_image(image, f"the part of '{sample.name}' around the strokes")
-    return replace(sample, image=image, like=sample.image.values())
-
-
-def volumes(sample: Sample) -> list[Sample]:
-    """The volumes that a sample is made of, each with a name of its own; one that is whole is its only one."""
-    if sample.part is None:
-        return [sample]
-    read, runs = loaded(sample), sample.part.runs
-    return [
-        replace(
-            read,
-            image=read.image[:, run.start : run.stop],
-            target=read.target[run.start : run.stop],
-            name=f"{sample.name}_{sample.part.slices[run.start]:05d}",
-            absent=tuple((z - run.start, c) for z, c in sample.absent if z in run),
-            part=None,
-            like=None,
-        )
-        for run in runs
-    ]
-
-
-def plane_of(sample: Sample, values: np.ndarray, number: int | None) -> np.ndarray:
-    """Of values (*space) of the sample, slice `number` of its stack in the sample's box: uint8 (h, w), IGNORE where
-    they do not reach; all of them where the number is None."""
-    if number is None or sample.part is None:
-        return values if number is None else values[number]
-    position = sample.part.position(number)
-    return undrawn(values.shape[1:]) if position is None else values[position]
-
-
-def undrawn(space: tuple[int, ...]) -> np.ndarray:
-    """uint8 (*space), read-only: the target of an image that nobody drew on. It takes no memory."""
-    return np.broadcast_to(np.uint8(IGNORE), space)
 
 
 # ---------------------------------------------------------------------------------------------------------- a dataset
@@ -196,7 +122,7 @@ def save_dataset(
     ending = ending or _lossless_ending(samples)
     _check_ending(samples, ending)
     with _new_folder(Path(folder)) as root:
-        _write_header(root, _labels_of(task, classes, sparse), channels, ending, samples)
+        write_header(root, labels_of(task, classes, sparse), channels, ending, samples)
         named = dict(zip(_case_names(samples), samples, strict=True))
         for name, sample in named.items():
             _save_image(root, name, sample, channels, ending)
@@ -205,31 +131,6 @@ def save_dataset(
                 _save_target(root, name, sample, ending, len(classes))
         else:
             _save_table(root, named, classes, task)
-
-
-def read_header(folder: Path) -> Header:
-    """dataset.json of a dataset, checked."""
-    file = folder / "dataset.json"
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is not a folder; give the folder that holds dataset.json")
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing; a dataset is a folder with dataset.json, imagesTr and labelsTr")
-    content = read_json(file)
-    task = content.get("task", "segmentation")
-    if task not in (*NAMES, INSTANCES):
-        raise ValueError(f"{file}: task is {task!r}; it must be one of {', '.join((*NAMES, INSTANCES))}")
-    names = [] if task == INSTANCES else [NAMES[task]]
-    missing = [key for key in ("channel_names", *names, "file_ending") if key not in content]
-    if missing:
-        raise ValueError(f"{file} lacks {', '.join(missing)}; it has {sorted(content)}; write it as nnU-Net v2 has it")
-    classes, ignore = _parse_classes(content, task, file)
-    ending = content["file_ending"]
-    if ending not in FORMATS:
-        raise ValueError(f"{file}: file_ending {ending!r} is not supported; use {', '.join(FORMATS)}")
-    channels = _parse_channels(content["channel_names"], file)
-    instances = task == INSTANCES
-    task = "segmentation" if instances else task
-    return Header(classes, channels, ignore, ending, content.get("numTraining"), task, instances)
 
 
 def find_cases(folder: Path, ending: str | None = None, plain: bool = False) -> dict[str, list[Path]]:
@@ -258,89 +159,6 @@ def find_cases(folder: Path, ending: str | None = None, plain: bool = False) -> 
 
 
 # ------------------------------------------------------------------------------------------------------------- checks
-
-
-def check_strokes(samples: Sequence[Sample], classes: Sequence[str]) -> None:
-    """Raises ValueError unless there are two classes and each has a stroke somewhere; a case without any is fine."""
-    if len(classes) < 2:
-        raise ValueError(f"only one class ({', '.join(classes)}); at least two are needed: add one and paint both")
-    check_absent(samples, classes)
-    drawn: set[int] = set()
-    for sample in samples:
-        ids = set(np.unique(sample.target).tolist()) - {IGNORE}
-        if unknown := sorted(i for i in ids if i >= len(classes)):
-            raise ValueError(f"'{sample.name}' has strokes of class {unknown}, but there are {len(classes)} classes")
-        drawn |= ids
-    if not drawn:
-        raise ValueError(f"no scribbles in any of {len(samples)} image(s); paint a stroke of each class")
-    absent = [f"{i} ({name})" for i, name in enumerate(classes) if i not in drawn]
-    if absent:
-        raise ValueError(f"no scribbles for class {', '.join(absent)} in any image; paint a stroke or remove the class")
-
-
-def check_absent(samples: Sequence[Sample], classes: Sequence[str]) -> None:
-    """Raises ValueError for a mark of absence that names no slice or class, or contradicts what is drawn."""
-    for sample in samples:
-        planes = sample.target if sample.target.ndim == 3 else sample.target[None]
-        for z, c in sample.absent:
-            if not (0 <= z < len(planes) and 0 < c < len(classes)):
-                raise ValueError(
-                    f"'{sample.name}' has class {c} marked as absent from slice {z}, but there are slices 0 to "
-                    f"{len(planes) - 1} and classes 1 to {len(classes) - 1} (the background is never absent)"
-                )
-            if (planes[z] == c).any():
-                number = z if sample.part is None else sample.part.slices[z]
-                raise ValueError(
-                    f"class {c} ({classes[c]}) is marked as absent from slice {number} of '{sample.name}', but painted "
-                    "there; remove the mark or the paint"
-                )
-
-
-def check_wholes(samples: Sequence[Sample], names: Sequence[str], task: Task) -> None:
-    """Raises ValueError unless each sample has its class, or its landmarks, and every name is there at least once."""
-    _check_names(names, task)
-    if flat := [sample.name for sample in samples if sample.image.ndim != 4]:
-        raise ValueError(f"{task} is for volumes, but '{flat[0]}' is 2-D; save it as a stack")
-    if task == "classification":
-        for sample in samples:
-            if sample.label is None or not 0 <= sample.label < len(names):
-                raise ValueError(f"'{sample.name}' has the class {sample.label}; give one of 0 to {len(names) - 1}")
-        found = {sample.label for sample in samples}
-    else:
-        for sample in samples:
-            _check_points(sample, names)
-        found = {int(i) for sample in samples for i in np.flatnonzero(~np.isnan(sample.landmarks).any(1))}
-    if missing := [name for i, name in enumerate(names) if i not in found]:
-        raise ValueError(f"no image of {len(samples)} has {', '.join(missing)}; add one that has, or remove the name")
-
-
-def _check_points(sample: Sample, names: Sequence[str]) -> None:
-    shape = (len(names), 3)
-    if sample.landmarks is None or sample.landmarks.shape != shape:
-        found = None if sample.landmarks is None else sample.landmarks.shape
-        raise ValueError(f"'{sample.name}' has landmarks of shape {found}; expected {shape}, one row a name, in mm")
-    if np.isinf(sample.landmarks).any():
-        raise ValueError(f"'{sample.name}' has a landmark at infinity; give mm, or NaN where it is not to be seen")
-
-
-def _check_names(names: Sequence[str], task: str) -> None:
-    least = 2 if task == "classification" else 1
-    if len(names) < least:
-        raise ValueError(f"{task} needs {least} names or more, got {list(names)}; add one")
-    if len(set(names)) < len(names) or not all(names) or {"case", "class"} & set(names):
-        raise ValueError(f"names must differ, and 'case' and 'class' are reserved, got {list(names)}; rename")
-
-
-def check_image(image: np.ndarray, name: str) -> None:
-    """Raises ValueError for an image (C, *space) that is empty, constant, or holds NaN or infinity."""
-    if image.size == 0:
-        raise ValueError(f"{name} is empty, its shape is {image.shape}; remove it or export it again")
-    bad = image.size - np.count_nonzero(np.isfinite(image))
-    if bad:
-        raise ValueError(f"{name} has NaN or infinity in {bad} of {image.size} values; replace them by numbers")
-    if all(channel.min() == channel.max() for channel in image):
-        value = ", ".join(f"{channel.flat[0]:g}" for channel in image)
-        raise ValueError(f"{name} is constant, every pixel is {value}; remove it or export it again")
 
 
 def _check_files(folder: Path, cases: dict[str, list[Path]], header: Header) -> None:
@@ -520,78 +338,7 @@ def _save_table(root: Path, samples: dict[str, Sample], names: tuple[str, ...], 
         write_landmark_table(file, {name: sample.landmarks for name, sample in samples.items()}, names)
 
 
-# ---------------------------------------------------------------------------------------------- names and dataset.json
-
-
-def _parse_classes(content: dict, task: str, file: Path) -> tuple[tuple[str, ...], int | None]:
-    """The names that dataset.json has for its task, and the id of "ignore"."""
-    if task == INSTANCES:
-        from trainer.instances import CLASSES  # here: it imports scikit-image, which few datasets need
-
-        return CLASSES, None
-    names = content[NAMES[task]]
-    return _parse_labels(names, file) if task == "segmentation" else (_parse_names(names, task, file), None)
-
-
-def _parse_labels(labels: dict[str, int], file: Path) -> tuple[tuple[str, ...], int | None]:
-    """{"background": 0, "RV": 1, "ignore": 2} -> (("background", "RV"), 2); in the order of the ids."""
-    if not isinstance(labels, dict) or not labels:
-        raise ValueError(f'{file}: labels is {labels!r}; write {{"background": 0, "name": 1, ...}}')
-    if regions := [name for name, value in labels.items() if isinstance(value, list)]:
-        raise ValueError(f"{file}: label {regions[0]!r} is a list; region-based labels are not supported; give one id")
-    try:
-        ids = {name: int(value) for name, value in labels.items()}
-    except (TypeError, ValueError):
-        raise ValueError(f"{file}: labels maps name to id in nnU-Net v2, got {labels}; swap names and ids") from None
-    names = sorted(ids, key=ids.__getitem__)
-    if sorted(ids.values()) != list(range(len(ids))):
-        raise ValueError(f"{file}: label ids must be 0, 1, 2, ... without gaps, got {ids}; renumber them")
-    if "ignore" in ids and names[-1] != "ignore":
-        raise ValueError(f"{file}: 'ignore' must have the highest id, got {ids}; renumber the labels")
-    classes = tuple(name for name in names if name != "ignore")
-    if not 2 <= len(classes) <= 255:
-        raise ValueError(f"{file} has only one class or more than 255: {classes}; 2 to 255 are needed")
-    return classes, ids.get("ignore")
-
-
-def _parse_names(names: list[str], task: Task, file: Path) -> tuple[str, ...]:
-    """["healthy", "ill"] -> the same, checked."""
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f'{file}: {NAMES[task]} is {names!r}; write ["name", "name", ...]')
-    try:
-        _check_names(names, task)
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from None
-    return tuple(names)
-
-
-def _parse_channels(names: dict[str, str], file: Path) -> tuple[str, ...]:
-    expected = [str(i) for i in range(len(names))] if isinstance(names, dict) else []
-    if not expected or set(names) != set(expected):
-        raise ValueError(f'{file}: channel_names is {names!r}; write {{"0": "name", "1": "name", ...}}')
-    return tuple(names[i] for i in expected)
-
-
-def _labels_of(task: Task, classes: tuple[str, ...], sparse: bool) -> dict[str, object]:
-    """What dataset.json says of the task."""
-    if task != "segmentation":
-        return {"task": task, NAMES[task]: list(classes)}
-    return {"labels": {name: i for i, name in enumerate((*classes, "ignore") if sparse else classes)}}
-
-
-def _write_header(
-    root: Path, labels: dict[str, object], channels: tuple[str, ...], ending: str, samples: list[Sample]
-) -> None:
-    content: dict[str, object] = {
-        "channel_names": {str(i): name for i, name in enumerate(channels)},
-        **labels,
-        "numTraining": len(samples),
-        "file_ending": ending,
-    }
-    if ending == ".tif":  # nnU-Net would find out by trying, and print the failures
-        volume = samples[0].target.ndim == 3
-        content["overwrite_image_reader_writer"] = "Tiff3DIO" if volume else "NaturalImage2DIO"
-    (root / "dataset.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+# ---------------------------------------------------------------------------------------------------------------- names
 
 
 def _default_channels(count: int) -> tuple[str, ...]:

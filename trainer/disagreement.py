@@ -18,7 +18,7 @@ from scipy.special import entr
 from skimage.feature import peak_local_max
 
 from trainer.annotator import as_slices
-from trainer.dataset import IGNORE
+from trainer.sample import IGNORE
 
 REACH = 8  # pixels of a place's disc, and between two places
 BLUR = REACH / 2  # pixels, of the Gaussian that is the soft disc

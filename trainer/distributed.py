@@ -24,11 +24,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from trainer.dataset import Sample
 from trainer.machine import settled
 from trainer.model import CHECKPOINT
 from trainer.networks.blocks import seed_dropout
 from trainer.run import Progress, Run
+from trainer.sample import Sample
 
 Value = TypeVar("Value")
 BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)

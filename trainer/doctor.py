@@ -156,8 +156,8 @@ def first_overlay() -> float:
     """Seconds to spread strokes over a generated stack of ten slices."""
     import numpy as np
 
-    from trainer.dataset import IGNORE, Sample
     from trainer.propagation import propagate
+    from trainer.sample import IGNORE, Sample
 
     rng = np.random.default_rng(0)
     image = rng.normal(size=(1, 10, 128, 128)).astype(np.float32)

@@ -37,9 +37,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from trainer.dataset import Header, read_header
 from trainer.files import replacing
 from trainer.formats import FORMATS, check_same_grid, is_image, read_labels, strip_ending
+from trainer.header import Header, read_header
 from trainer.instances import f1
 from trainer.metrics import (
     METRICS,

@@ -25,6 +25,7 @@ import tifffile
 from PIL import Image
 
 from trainer.files import replacing
+from trainer.sample import IGNORE
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 def read_image(files: Sequence[Path]) -> tuple[np.ndarray, tuple[float, ...]]:
-    """The channel files of one case -> float32 (C, *space) and its spacing in mm; see also `dataset.check_image`."""
+    """The channel files of one case -> float32 (C, *space) and its spacing in mm; see also `sample.check_image`."""
     parts = [_read(Path(file)) for file in files]
     for file, (array, spacing) in zip(files, parts, strict=True):
         check_same_grid(file, (array.shape[1:], spacing), files[0], (parts[0][0].shape[1:], parts[0][1]))
@@ -387,7 +388,7 @@ def _acdc_target(file: Path, key: str, array: np.ndarray, space: tuple[int, ...]
         raise ValueError(f"{file}: '{key}' has shape {array.shape}, but 'image' has {space}; export the file again")
     if unknown := [i for i in ids if i not in range(highest + 1)]:
         raise ValueError(f"{file}: '{key}' holds {unknown[:8]}; expected ids 0 to {highest} (4: unlabelled)")
-    return np.where(array == len(ACDC_CLASSES), 255, array).astype(np.uint8)  # 255: dataset.IGNORE
+    return np.where(array == len(ACDC_CLASSES), IGNORE, array).astype(np.uint8)
 
 
 # --------------------------------------------------------------------------------------------------- optional libraries

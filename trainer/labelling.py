@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from trainer.cleaning import NOTHING, Cleaning, clean
-from trainer.dataset import Sample
 from trainer.formats import read_image, strip_ending, write_labels
 from trainer.instances import CLASSES, objects, to_instances
 from trainer.model import ENSEMBLE, Model
+from trainer.sample import Sample
 
 Cases = Mapping[str, Sequence[Path]]  # name -> the files of its channels, as `find_cases` gives them
 WRITING = 0.01  # of the work on an image, after the prediction

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainer.dataset import IGNORE
+from trainer.sample import IGNORE
 
 SMOOTH = 1e-5
 TINY = 1e-6  # inside a logarithm, as published

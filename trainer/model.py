@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from trainer.batches import items, normalise, normalise_like, wanted_spacing
 from trainer.bundled import run_folder
 from trainer.config import Config, read_config, write_config
-from trainer.dataset import IGNORE, Sample, check_image
 from trainer.files import read_tensors, replacing, write_tensors
 from trainer.inference import probabilities_of
 from trainer.machine import settled
@@ -25,6 +24,7 @@ from trainer.networks import build_for
 from trainer.networks.pretrained import misfits
 from trainer.propagation import propagate
 from trainer.resampling import resample_image, resample_probabilities
+from trainer.sample import IGNORE, Sample, check_image
 from trainer.wholes import output_of, points_of
 
 ENSEMBLE = "ensemble"

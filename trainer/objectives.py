@@ -19,7 +19,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainer.config import Config
-from trainer.dataset import IGNORE
 from trainer.losses import (
     certain_difference,
     class_contrast,
@@ -35,6 +34,7 @@ from trainer.losses import (
     total_variation,
 )
 from trainer.networks.blocks import seed_dropout
+from trainer.sample import IGNORE
 
 Outputs = Tensor | list[Tensor]  # of one network: (B, K, *space), or several, the finest or main one first
 Logits = dict[str, Outputs]  # network name -> its outputs

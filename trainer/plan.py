@@ -27,8 +27,9 @@ from rich.table import Table
 from scipy.ndimage import find_objects
 
 from trainer.config import AXES, Config, as_tuple
-from trainer.dataset import IGNORE, Sample, check_image, load_dataset
+from trainer.dataset import load_dataset
 from trainer.formats import read_json
+from trainer.sample import IGNORE, Sample, check_image
 
 Ints = tuple[int, ...]
 Floats = tuple[float, ...]

@@ -18,7 +18,7 @@ from skimage.registration import optical_flow_ilk
 from skimage.transform import resize
 
 from trainer.appearance import Forest
-from trainer.dataset import IGNORE, Sample
+from trainer.sample import IGNORE, Sample
 
 BETA = 1500.0  # how strongly a step in intensity (0..1) stops the walk
 NOISE = 3.0  # at least this over the squared median step, so that noise does not stop it

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import ndimage as ndi
 
 from trainer.annotator import as_slices
-from trainer.dataset import IGNORE, Sample
+from trainer.sample import IGNORE, Sample
 
 SHARE = 0.15  # of the strokes are held out
 ENOUGH = 4  # strokes of a class, from which on one of them is always held out

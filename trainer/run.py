@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from trainer.batches import Ahead, Batches, Case
 from trainer.config import Config, Task, read_config, write_config
-from trainer.dataset import Sample, check_image, check_strokes, check_wholes, loaded
 from trainer.files import read_tensors, replacing, write_tensors
 from trainer.inference import autocast
 from trainer.machine import accelerated, batch_thread, settled, side_by_side
@@ -29,6 +28,7 @@ from trainer.networks.blocks import seed_dropout
 from trainer.networks.pretrained import Report, load_official
 from trainer.objectives import OBJECTIVES, WHOLE_OBJECTIVES, Batch, Logits, ema_update, new_teacher
 from trainer.propagation import Teacher, propagating
+from trainer.sample import Sample, check_image, check_strokes, check_wholes, loaded
 from trainer.stack import Part, Stack
 
 Result = TypeVar("Result")

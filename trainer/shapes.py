@@ -10,7 +10,7 @@ from scipy import ndimage as ndi
 from scipy.spatial import cKDTree
 
 from trainer.annotator import painted, scribble
-from trainer.dataset import IGNORE
+from trainer.sample import IGNORE
 
 Rng = np.random.Generator
 THIN, FEW = 1.5, 12  # pixels: an object that is thinner or smaller is not drawn by anybody

@@ -20,9 +20,9 @@ from scipy import ndimage as ndi
 from skimage.transform import resize
 from torch import Tensor, nn
 
-from trainer.dataset import IGNORE
 from trainer.files import read_tensors
 from trainer.networks.blocks import pad_to_multiple
+from trainer.sample import IGNORE
 
 WEIGHTS = Path(__file__).with_name("weights") / "strokenet.safetensors"
 INPUTS = 8  # channels, as `inputs` makes them

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainer.config import Config
-from trainer.dataset import Sample
 from trainer.inference import autocast
+from trainer.sample import Sample
 
 Answer = Callable[[np.ndarray], Tensor]  # places (*patch, axes), in voxels, that a view looks at -> its target
 FAINT = float(np.exp(-0.5))  # a Gaussian at one sigma

@@ -7,7 +7,7 @@ from toys import disc
 
 from trainer import annotator
 from trainer.annotator import REACH, SPEED, Stroke, at, correct, painted, scribble, scribble_slices, seconds, spread
-from trainer.dataset import IGNORE
+from trainer.sample import IGNORE
 
 
 @pytest.fixture

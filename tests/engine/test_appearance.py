@@ -9,8 +9,8 @@ from toys import disc, scribbled_disc
 
 from trainer.annotator import painted, scribble_slices, spread
 from trainer.appearance import Forest
-from trainer.dataset import IGNORE, Sample
 from trainer.propagation import first_looks, propagate
+from trainer.sample import IGNORE, Sample
 
 
 def crowd(seed: int = 0) -> tuple[Sample, np.ndarray]:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from trainer.coach import Advice, advice
-from trainer.dataset import IGNORE, Sample
+from trainer.sample import IGNORE, Sample
 
 CLASSES = ("background", "nucleus", "fibre")
 

@@ -18,9 +18,10 @@ from PIL import Image
 from toys import CLASSES, QUICK, dense_disc, scribbled_disc, scribbled_stack
 
 from trainer import evaluate, fit, predict
-from trainer.dataset import Sample, save_dataset
+from trainer.dataset import save_dataset
 from trainer.fit import one_budget, parse
 from trainer.model import Model
+from trainer.sample import Sample
 
 SAMPLES = Path(__file__).parents[2] / "sample_data"
 TINY = "--patch 32 32 --batch 2 --device cpu --dtype float32 --threads 1".split()

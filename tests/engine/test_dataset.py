@@ -13,8 +13,9 @@ import pytest
 import tifffile
 from PIL import Image
 
-from trainer.dataset import IGNORE, Sample, check_image, check_strokes, find_cases, load_dataset, save_dataset
+from trainer.dataset import find_cases, load_dataset, save_dataset
 from trainer.formats import read_image, read_labels, strip_ending, write_labels
+from trainer.sample import IGNORE, Sample, check_image, check_strokes
 
 CLASSES = ("background", "RV", "LV")
 DATA = Path(os.environ.get("SCRIBBLEMAMBA_DATA", Path(__file__).parents[3] / "shared/data"))
@@ -230,7 +231,7 @@ def test_nothing_is_overwritten_and_nothing_half_is_left(tmp_path: Path, monkeyp
     def full_disk(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("trainer.dataset._write_header", full_disk)
+    monkeypatch.setattr("trainer.dataset.write_header", full_disk)
     with pytest.raises(OSError, match="No space left"):
         dataset_on_disk(tmp_path / "E")
     assert [f.name for f in tmp_path.iterdir()] == ["D"]

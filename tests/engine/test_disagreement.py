@@ -5,8 +5,8 @@ import pytest
 
 from benchmarks.annotation import NEXT, drawn_until, gain, summary
 from benchmarks.images import Case
-from trainer.dataset import IGNORE, Sample
 from trainer.disagreement import DRAWN, Place, divergence, entropy, places, undrawn
+from trainer.sample import IGNORE, Sample
 
 SURE = np.eye(3, dtype=np.float32)  # of class 0, 1, 2
 

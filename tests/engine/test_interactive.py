@@ -8,10 +8,11 @@ import pytest
 
 from benchmarks.contestants import Work, forest
 from trainer.config import PRESETS
-from trainer.dataset import IGNORE, Sample, load_dataset
+from trainer.dataset import load_dataset
 from trainer.formats import read_labels
 from trainer.metrics import dice
 from trainer.run import Run
+from trainer.sample import IGNORE, Sample
 
 SAMPLES = Path(__file__).parents[2] / "sample_data"
 

@@ -16,7 +16,7 @@ from benchmarks.contestants import Agenda, Look, Work, fitted, forest, plugin, p
 from benchmarks.images import Case, drawn, halves, kept, natural, person, picked
 from benchmarks.interactive import Job, at, behind, curves, foreground_dice, interval, measured, panels, summary
 from trainer import Sample, load_dataset
-from trainer.dataset import IGNORE
+from trainer.sample import IGNORE
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,12 +10,12 @@ import torch
 from toys import CLASSES, QUICK, disc, scribbled_disc
 
 from trainer.config import PRESETS, Config
-from trainer.dataset import IGNORE
 from trainer.inference import probabilities_of
 from trainer.machine import settled
 from trainer.model import Model
 from trainer.networks.scan import kernel_name
 from trainer.run import Run
+from trainer.sample import IGNORE
 
 
 @pytest.fixture

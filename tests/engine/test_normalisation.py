@@ -10,8 +10,8 @@ from toys import CLASSES, QUICK
 
 from trainer.batches import Batches, Case, normalise
 from trainer.config import Config
-from trainer.dataset import Sample
 from trainer.model import Model
+from trainer.sample import Sample
 
 MASKED = dataclasses.replace(QUICK, normalisation="zscore", masked=True)
 BRAIN = np.array([[0, 0, 1, 3], [0, 0, 1, 3]], np.float32)  # in the head: mean 2, deviation 1

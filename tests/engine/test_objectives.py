@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from trainer.config import Config
-from trainer.dataset import IGNORE
 from trainer.losses import (
     certain_difference,
     class_contrast,
@@ -50,6 +49,7 @@ from trainer.objectives import (
     teacher_views,
     ustm,
 )
+from trainer.sample import IGNORE
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 sys.path.insert(0, str(GOLDEN))

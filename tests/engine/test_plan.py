@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer.config import PRESETS
-from trainer.dataset import IGNORE, Sample, save_dataset
+from trainer.dataset import save_dataset
 from trainer.networks import build
 from trainer.plan import (
     BUDGET,
@@ -31,6 +31,7 @@ from trainer.plan import (
     stages_of,
     target_spacing,
 )
+from trainer.sample import IGNORE, Sample
 
 DATA = Path(os.environ.get("SCRIBBLEMAMBA_DATA", Path(__file__).parents[2] / "../shared/data"))
 CLASSES = ("background", "object")

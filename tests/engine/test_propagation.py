@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from trainer.dataset import IGNORE, Sample
 from trainer.propagation import coarse_random_walk, propagate, propagating, random_walk, shrunken_strokes, sources
+from trainer.sample import IGNORE, Sample
 
 
 def disc(shape: tuple[int, int], centre: tuple[float, float], radius: float) -> np.ndarray:

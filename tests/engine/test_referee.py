@@ -5,7 +5,6 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from trainer.dataset import IGNORE, Sample
 from trainer.referee import (
     SHARE,
     Answers,
@@ -17,6 +16,7 @@ from trainer.referee import (
     strokes_of,
     verdict,
 )
+from trainer.sample import IGNORE, Sample
 
 
 def lines(count: int, classes: int = 2, slices: int = 1) -> np.ndarray:

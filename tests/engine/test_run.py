@@ -15,11 +15,12 @@ from toys import CLASSES, QUICK, dense_disc, disc, scribbled_disc, scribbled_sta
 
 import trainer.run
 from trainer.config import Config
-from trainer.dataset import IGNORE, save_dataset
+from trainer.dataset import save_dataset
 from trainer.files import read_tensors
 from trainer.model import Model
 from trainer.objectives import OBJECTIVES, Objective
 from trainer.run import Run
+from trainer.sample import IGNORE
 
 
 def trained(run: Run) -> Run:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from skimage.io import imread
 
-from trainer.dataset import IGNORE, load_dataset
+from trainer.dataset import load_dataset
 from trainer.formats import read_image, read_labels
+from trainer.sample import IGNORE
 
 SAMPLES = Path(__file__).parents[2] / "sample_data"
 NAMES = ("cardiac", "microscopy", "endoscopy")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage as ndi
 
-from trainer.dataset import IGNORE
+from trainer.sample import IGNORE
 from trainer.shapes import MOST, consecutive, crowd, generate, polar, smooth_noise, strokes_on
 
 

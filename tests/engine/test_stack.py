@@ -8,9 +8,9 @@ import torch
 
 from trainer import IGNORE, Config, Model, Run, Sample
 from trainer.batches import normalise, normalise_like
-from trainer.dataset import plane_of, volumes
 from trainer.propagation import propagate
 from trainer.run import unchanged
+from trainer.sample import plane_of, volumes
 from trainer.stack import LEARNT, Part, Stack, part_around, roomy
 
 TINY = Config(

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.dataset import IGNORE
 from trainer.pretrain import (
     SIDES,
     Options,
@@ -22,6 +21,7 @@ from trainer.pretrain import (
     turned,
 )
 from trainer.propagation import first_looks
+from trainer.sample import IGNORE
 from trainer.strokenet import INPUTS, WEIGHTS, StrokeNet, detailed, inputs, nearness, pretrained, refine, refined
 
 CARD = json.loads(WEIGHTS.with_suffix(".json").read_text())

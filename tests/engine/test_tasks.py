@@ -12,7 +12,7 @@ from toys import CLASSES, QUICK, dense_disc, scribbled_disc, scribbled_stack
 
 from trainer.batches import Batches, Case
 from trainer.config import TASK_PRESETS, Config
-from trainer.dataset import IGNORE, Sample, check_strokes, load_dataset, save_dataset, undrawn
+from trainer.dataset import load_dataset, save_dataset
 from trainer.evaluate import _show_wholes, evaluate
 from trainer.fit import fit, parse
 from trainer.metrics import classification_scores, landmark_scores, radial_errors
@@ -21,6 +21,7 @@ from trainer.objectives import heat_map_loss
 from trainer.predict import Predict, predict
 from trainer.propagation import Teacher
 from trainer.run import Run, knowing_absent
+from trainer.sample import IGNORE, Sample, check_strokes, undrawn
 from trainer.tables import read_label_table, read_landmark_table, read_probabilities, write_label_table
 from trainer.wholes import heat_maps, peak, points_of
 

@@ -9,10 +9,10 @@ from toys import CLASSES, QUICK, dense_disc, scribbled_disc
 
 from trainer.augmentation import new_shade, nnunet_turn
 from trainer.batches import Batches, Case
-from trainer.dataset import IGNORE, Sample
 from trainer.model import Model
 from trainer.resampling import new_space, resample_image, resample_labels, resample_probabilities
 from trainer.run import Run
+from trainer.sample import IGNORE, Sample
 
 VOLUMES = dataclasses.replace(
     QUICK,

@@ -3,7 +3,7 @@
 import numpy as np
 
 from trainer.config import Config
-from trainer.dataset import IGNORE, Sample
+from trainer.sample import IGNORE, Sample
 
 CLASSES = ("background", "disc")
 QUICK = Config(iterations=6, patch=(32, 32), batch=2, device="cpu", dtype="float32", threads=1)

@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QApplication
 from test_recorder import close, reopened
 from test_widget import SCALE, TINY, Endless, docked, draw, messages
 
-from napari_scribblemamba import _layers
+from napari_scribblemamba import _layers, _notes
 from napari_scribblemamba._box import Box, box_around
 from napari_scribblemamba._box_panel import BoxPanel
 from napari_scribblemamba._guide import Guidance
@@ -28,7 +28,7 @@ def opened(viewer: Viewer) -> ScribbleMamba:
     viewer.add_image(pixels, scale=(1, *SCALE), name="stack")
     Endless.made = []
     widget = docked(viewer, Endless)
-    widget.classes.setValue(_layers.default_brushes(["background", "disc"]))
+    widget.classes.setValue(_notes.default_brushes(["background", "disc"]))
     widget.layers._new.click()
     strokes = widget.layers.value()[1]
     for z, row, label in ((1, 50, 1), (1, 80, 2), (1, 10, 1)):

@@ -11,7 +11,7 @@ from napari.layers import Image
 from PIL import Image as Picture
 
 from napari_scribblemamba import _foreign
-from napari_scribblemamba._layers import KEY
+from napari_scribblemamba._notes import KEY
 
 RED, GREEN, NOTHING = (255, 0, 0, 180), (0, 255, 0, 180), (0, 0, 0, 0)
 

@@ -12,8 +12,9 @@ from napari.utils import resize_dask_cache
 from pytestqt.qtbot import QtBot
 
 from benchmarks import huge
-from napari_scribblemamba import _layers
-from napari_scribblemamba._layers import default_brushes, sample_from_layers
+from napari_scribblemamba import _layers, _notes
+from napari_scribblemamba._layers import sample_from_layers
+from napari_scribblemamba._notes import default_brushes
 from napari_scribblemamba._session import Session
 from napari_scribblemamba._widget import ScribbleMamba
 from napari_scribblemamba._worker import run_in_background
@@ -114,7 +115,7 @@ def test_a_large_volume_is_never_read_whole(
 def test_the_part_of_a_large_volume_is_around_its_strokes(large: None) -> None:
     image, strokes = Image(Lazy(), name="huge", contrast_limits=(0, 255)), Labels(np.zeros((40, 256, 256), np.uint8))
     draw(strokes, (10,), 60, range(100, 140), 1)
-    _layers.mark_absent(strokes, 1, 30)
+    _notes.mark_absent(strokes, 1, 30)
     sample = sample_from_layers(image, strokes, CLASSES)
     assert isinstance(sample.image, Stack)
     assert sample.part.slices == (*range(7, 14), *range(27, 34))
@@ -179,7 +180,7 @@ def test_volumes_through_time_are_drawn_on_trained_and_predicted(make_napari_vie
     widget.classes.setCurrent(1)
     _layers.show_slice(viewer, strokes, 5)
     widget.paintbox.toggle_absent()
-    assert _layers.absences(strokes) == ((5, 1),)
+    assert _notes.absences(strokes) == ((5, 1),)
     assert widget.recorder._held.journal.absent == {((1, 1), 1)}
 
     widget.settings.setValue(Config(iterations=2, networks=("unet", "swinunet")))
@@ -215,7 +216,7 @@ def test_colour_through_a_large_stack(large: None) -> None:
 
 def test_classes_of_a_series_can_be_reordered() -> None:
     strokes = Labels(np.zeros((3, 4, 32, 32), np.uint8))
-    _layers.set_brushes(strokes, default_brushes(CLASSES))
+    _notes.set_brushes(strokes, default_brushes(CLASSES))
     draw(strokes, (2, 1), 5, range(3), 2)
     draw(strokes, (0, 3), 5, range(3), 1)
     _layers.renumber(strokes, [1, 0])

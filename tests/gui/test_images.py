@@ -16,7 +16,7 @@ from test_widget import SCALE, TINY, Endless, disc_image, docked, draw, messages
 from napari_scribblemamba import _images_panel
 from napari_scribblemamba._images import Row
 from napari_scribblemamba._images_panel import ImagesPanel
-from napari_scribblemamba._session import Prediction
+from napari_scribblemamba._predictor import Prediction
 from napari_scribblemamba._widget import ScribbleMamba
 from trainer import IGNORE, load_dataset
 from trainer.disagreement import Place

@@ -7,9 +7,10 @@ import pytest
 from napari.components import ViewerModel
 from napari.layers import Image, Labels
 
-from napari_scribblemamba import _layers
-from napari_scribblemamba._layers import View, default_brushes, sample_from_layers
-from trainer.dataset import IGNORE
+from napari_scribblemamba import _layers, _notes
+from napari_scribblemamba._layers import View, sample_from_layers
+from napari_scribblemamba._notes import default_brushes
+from trainer.sample import IGNORE
 
 CLASSES = ("background", "RV", "LV")
 BRUSHES = default_brushes(CLASSES)
@@ -82,30 +83,30 @@ def test_new_strokes_lie_on_the_image_and_carry_their_classes() -> None:
     assert (strokes.scale == image.scale).all()
     assert (strokes.translate == image.translate).all()
     assert strokes.units == image.units
-    assert _layers.brushes_of(strokes) == BRUSHES
+    assert _notes.brushes_of(strokes) == BRUSHES
     assert (strokes.mode, strokes.selected_label) == ("paint", 2)
     assert viewer.layers.selection.active is strokes
 
 
 def test_classes_named_by_a_sample_get_default_colours() -> None:
     strokes = Labels(np.zeros((2, 2), int), metadata={"scribblemamba": {"classes": list(CLASSES)}})
-    assert _layers.brushes_of(strokes) == BRUSHES
-    assert _layers.brushes_of(Labels(np.zeros((2, 2), int))) is None
+    assert _notes.brushes_of(strokes) == BRUSHES
+    assert _notes.brushes_of(Labels(np.zeros((2, 2), int))) is None
 
 
 def test_the_chosen_brush_size_stays() -> None:
     strokes = Labels(np.zeros((400, 400), int))
-    _layers.set_brushes(strokes, BRUSHES)
+    _notes.set_brushes(strokes, BRUSHES)
     assert strokes.brush_size == 4
     strokes.brush_size = 7
-    _layers.set_brushes(strokes, BRUSHES[:2])
+    _notes.set_brushes(strokes, BRUSHES[:2])
     _layers.start_painting(strokes, 1)
     assert strokes.brush_size == 7
 
 
 def test_background_is_grey_unpainted_transparent_and_strangers_white() -> None:
     strokes = Labels(np.zeros((2, 2), int))
-    _layers.set_brushes(strokes, BRUSHES)
+    _notes.set_brushes(strokes, BRUSHES)
     assert strokes.colormap.map(0)[3] == 0
     assert np.allclose(strokes.colormap.map(1), [0x7D / 255, 0x85 / 255, 0x90 / 255, 1])
     assert np.allclose(strokes.colormap.map(2), [0xE6 / 255, 0x9F / 255, 0, 1])
@@ -209,11 +210,11 @@ def test_a_refresh_shows_what_was_written_in_place() -> None:
 def test_renumbered_classes_take_their_strokes_and_absences_along() -> None:
     strokes = Labels(np.array([[[0, 1, 2, 3, 4]], [[0, 0, 0, 0, 9]]]))
     strokes.mode = "paint"
-    _layers.mark_absent(strokes, 1, 1)
-    _layers.mark_absent(strokes, 3, 0)
+    _notes.mark_absent(strokes, 1, 1)
+    _notes.mark_absent(strokes, 3, 0)
     _layers.renumber(strokes, [0, -1, 2, 1])
     assert strokes.data.tolist() == [[[0, 1, 0, 3, 2]], [[0, 0, 0, 0, 9]]]  # 9 is no class and stays
-    assert _layers.absences(strokes) == ((0, 1),)
+    assert _notes.absences(strokes) == ((0, 1),)
     strokes.undo()  # would give a class the strokes of another
     assert strokes.data[0].tolist() == [[0, 1, 0, 3, 2]]
     assert strokes.mode == "paint"
@@ -222,18 +223,18 @@ def test_renumbered_classes_take_their_strokes_and_absences_along() -> None:
 def test_marks_of_absence_are_kept_in_the_metadata() -> None:
     strokes = Labels(np.zeros((4, 3, 3), np.uint8))
     for z in (3, 0):
-        _layers.mark_absent(strokes, 2, z)
-    _layers.mark_absent(strokes, 1, 0)
-    _layers.set_brushes(strokes, BRUSHES)  # a new colour takes nothing away
+        _notes.mark_absent(strokes, 2, z)
+    _notes.mark_absent(strokes, 1, 0)
+    _notes.set_brushes(strokes, BRUSHES)  # a new colour takes nothing away
     assert strokes.metadata["scribblemamba"]["absent"] == {2: [0, 3], 1: [0]}
-    assert _layers.absences(strokes) == ((0, 1), (0, 2), (3, 2))
+    assert _notes.absences(strokes) == ((0, 1), (0, 2), (3, 2))
     assert sample_from_layers(Image(np.zeros((4, 3, 3))), strokes, CLASSES).absent == ((0, 1), (0, 2), (3, 2))
     strokes.metadata = json.loads(json.dumps(strokes.metadata))
-    _layers.mark_absent(strokes, 2, 0, absent=False)
-    _layers.mark_absent(strokes, 1, 0, absent=False)
-    assert _layers.absences(strokes) == ((3, 2),)
+    _notes.mark_absent(strokes, 2, 0, absent=False)
+    _notes.mark_absent(strokes, 1, 0, absent=False)
+    assert _notes.absences(strokes) == ((3, 2),)
     with pytest.raises(ValueError, match="background is never absent"):
-        _layers.mark_absent(strokes, 0, 1)
+        _notes.mark_absent(strokes, 0, 1)
 
 
 def test_images_of_one_shape_are_channels() -> None:

@@ -17,9 +17,10 @@ from napari_scribblemamba._activity import Activity
 from napari_scribblemamba._class_table import read_classes, write_classes
 from napari_scribblemamba._classes_panel import ClassesPanel, _drawn_text
 from napari_scribblemamba._config_form import ConfigForm
-from napari_scribblemamba._layers import Brush, View, default_brushes
+from napari_scribblemamba._layers import View
 from napari_scribblemamba._layers_panel import LayersPanel
 from napari_scribblemamba._models_panel import ModelsPanel
+from napari_scribblemamba._notes import Brush, default_brushes
 from napari_scribblemamba._progress_panel import ProgressPanel
 from napari_scribblemamba._settings_panel import SettingsPanel, preset_of
 from napari_scribblemamba._slices_panel import SlicesPanel

@@ -11,10 +11,12 @@ from napari.layers import Labels, Layer
 from PIL import Image as Picture
 
 from napari_scribblemamba import _readers
-from napari_scribblemamba._layers import KEY, spacing_of
+from napari_scribblemamba._layers import spacing_of
+from napari_scribblemamba._notes import KEY
 from napari_scribblemamba._readers import AFFINE
-from trainer.dataset import IGNORE, Sample, save_dataset
+from trainer.dataset import save_dataset
 from trainer.formats import ACDC_CLASSES, write_nifti
+from trainer.sample import IGNORE, Sample
 
 SPACING = (5.0, 1.5, 0.5)
 OBLIQUE = np.array([[0, 1.5, 0, 7], [-0.5, 0, 0, 8], [0, 0, 5, 9], [0, 0, 0, 1.0]])

@@ -15,7 +15,7 @@ from pytestqt.qtbot import QtBot
 from qtpy.QtCore import Qt
 from test_widget import CTRL, SCALE, disc_image, docked, draw, messages, press, scribble, stack_in_a_window
 
-from napari_scribblemamba import _layers, _recovery
+from napari_scribblemamba import _notes, _recovery
 from napari_scribblemamba._project import Project
 from napari_scribblemamba._widget import ScribbleMamba
 
@@ -61,7 +61,7 @@ def test_strokes_classes_and_marks_come_back(make_napari_viewer: Callable[..., V
     widget.classes.move(1)
     widget.classes.recolour("#123456")
     strokes = widget.layers.value()[1]
-    values, brushes, absent = strokes.data.copy(), widget.classes.value(), _layers.absences(strokes)
+    values, brushes, absent = strokes.data.copy(), widget.classes.value(), _notes.absences(strokes)
     assert absent == ((3, 1),) and values.any() and "heart" in widget.project.line()
     close(viewer, widget)
 
@@ -70,15 +70,15 @@ def test_strokes_classes_and_marks_come_back(make_napari_viewer: Callable[..., V
     assert np.array_equal(strokes.data, values)
     assert np.array_equal(image.data, np.stack([disc_image()] * 6))  # it had no file of its own
     assert (image.scale == (10, *SCALE)).all() and (strokes.scale == image.scale).all()
-    assert (widget.classes.value(), _layers.absences(strokes)) == (brushes, absent)
+    assert (widget.classes.value(), _notes.absences(strokes)) == (brushes, absent)
     for _ in range(20):
         press(viewer, Qt.Key.Key_Z, CTRL)  # across sessions: strokes, classes, marks
-    assert not strokes.data.any() and not _layers.absences(strokes)
+    assert not strokes.data.any() and not _notes.absences(strokes)
     assert [b.name for b in widget.classes.value()] == ["background", "RV", "LV"]
     for _ in range(20):
         press(viewer, Qt.Key.Key_Z, CTRL | SHIFT)
     assert np.array_equal(strokes.data, values)
-    assert (widget.classes.value(), _layers.absences(strokes)) == (brushes, absent)
+    assert (widget.classes.value(), _notes.absences(strokes)) == (brushes, absent)
     close(viewer, widget)
 
 
@@ -207,9 +207,9 @@ def test_a_removed_class_goes_or_gives_its_strokes_in_all_images(
     widget.classes.remove(heir=2)
     for strokes in layers:
         assert np.unique(strokes.data[1]).tolist() == [0, 1, 2] and (strokes.data[1] == 2).sum() == 24
-        assert [b.name for b in _layers.brushes_of(strokes)] == ["background", "LV"]
+        assert [b.name for b in _notes.brushes_of(strokes)] == ["background", "LV"]
     widget.recorder.undo()  # the class is back in both
-    assert [len(_layers.brushes_of(strokes)) for strokes in layers] == [3, 3]
+    assert [len(_notes.brushes_of(strokes)) for strokes in layers] == [3, 3]
     assert len(widget.classes.value()) == 3
     widget.recorder.undo()  # and its strokes in this one
     assert (layers[1].data[1] == 2).sum() == 12

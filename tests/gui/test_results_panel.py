@@ -15,7 +15,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QPushButton
 from test_widget import CTRL, SCALE, disc_image, docked, draw, messages, press
 
-from napari_scribblemamba import _layers
+from napari_scribblemamba import _layers, _notes
 from napari_scribblemamba._command import fit_command
 from napari_scribblemamba._results_panel import ResultsPanel
 from napari_scribblemamba._widget import ScribbleMamba
@@ -33,7 +33,7 @@ def predicted(viewer: Viewer, qtbot: QtBot) -> ScribbleMamba:
     """A stack of three discs, a stroke in slice 1, and a prediction of everything by the fake model."""
     image = viewer.add_image(np.stack([disc_image()] * 3), scale=(5, *SCALE), units="mm", name="stack")
     widget = docked(viewer)
-    widget.classes.setValue(_layers.default_brushes(FakeModel.classes))
+    widget.classes.setValue(_notes.default_brushes(FakeModel.classes))
     widget.layers._new.click()
     viewer.dims.set_point(0, 5)
     widget.classes.setCurrent(0)

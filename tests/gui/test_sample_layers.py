@@ -7,7 +7,8 @@ import pytest
 from napari.layers import Image, Labels, Layer
 
 from napari_scribblemamba import _sample_data
-from trainer.dataset import IGNORE, load_dataset
+from trainer.dataset import load_dataset
+from trainer.sample import IGNORE
 
 SAMPLES = {  # name -> title, shape, spacing, classes
     "cardiac": ("cardiac MRI", (10, 176, 176), (10.0, 1.5, 1.5), ["background", "RV", "MYO", "LV"]),

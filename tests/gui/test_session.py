@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from fakes import CLASSES, CONFIG, FakeModel, FakeProgress, FakeRun, Later, disc_sample, on_the_spot
 
-from napari_scribblemamba._session import Prediction, Session, filled_in
+from napari_scribblemamba._predictor import Prediction, filled_in
+from napari_scribblemamba._session import Session
 from trainer.config import Config
-from trainer.dataset import IGNORE, Sample, load_dataset
+from trainer.dataset import load_dataset
+from trainer.sample import IGNORE, Sample
 
 
 class CheckedRun(FakeRun):

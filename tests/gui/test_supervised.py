@@ -12,7 +12,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 from test_widget import disc_image, docked, messages
 
-from napari_scribblemamba import _layers
+from napari_scribblemamba import _layers, _notes
 from napari_scribblemamba._settings_panel import SettingsPanel
 from napari_scribblemamba._widget import ScribbleMamba
 from trainer.config import NETWORK_NAMES, PRESETS, Config
@@ -59,7 +59,7 @@ def test_objects_become_interior_and_boundary() -> None:
     ids[4:12, 4:12], ids[20:30, 20:30] = 1, 300
     strokes = _layers.strokes_from_labels(viewer, image, Labels(ids), objects=True)
     assert strokes.data[4, 4] == 3 and strokes.data[7, 7] == 2 and strokes.data[0, 0] == 1
-    assert [brush.name for brush in _layers.brushes_of(strokes)] == ["background", "interior", "boundary"]
+    assert [brush.name for brush in _notes.brushes_of(strokes)] == ["background", "interior", "boundary"]
     with pytest.raises(ValueError, match="has 100 values, too many for classes"):
         _layers.strokes_from_labels(viewer, image, Labels(np.arange(48 * 48).reshape(48, 48) % 100))
     with pytest.raises(ValueError, match=r"has shape \(9, 9\), the image"):

@@ -21,10 +21,11 @@ from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 
 import napari_scribblemamba
-from napari_scribblemamba import _layers
+from napari_scribblemamba import _layers, _notes
 from napari_scribblemamba._classes_panel import PIXELS
 from napari_scribblemamba._folded import Folded
-from napari_scribblemamba._session import Prediction, Session
+from napari_scribblemamba._predictor import Prediction
+from napari_scribblemamba._session import Session
 from napari_scribblemamba._widget import ScribbleMamba
 from napari_scribblemamba._worker import run_in_background
 from trainer import IGNORE, Config, Sample, load_dataset
@@ -227,7 +228,7 @@ def test_strokes_drawn_while_it_trains_go_into_the_run(make_napari_viewer: Calla
     assert run.samples[0].image is image  # the engine need not prepare it again
     widget.layers.value()[1].undo()
     qtbot.waitUntil(lambda: run.samples[0].target[40, 20] == IGNORE, timeout=5000)
-    _layers.mark_absent(widget.layers.value()[1], 1, 0)
+    _notes.mark_absent(widget.layers.value()[1], 1, 0)
     widget.drawing.changed.emit()
     assert "absent" in widget.progress.note()  # it is drawn there: the engine refuses, and goes on
     assert len(Endless.made) == 1 and widget.session.state == "training"
@@ -347,14 +348,14 @@ def test_a_class_that_goes_takes_its_strokes_along(make_napari_viewer: Callable[
     assert (strokes.selected_label, strokes.mode) == (2, "paint")
     widget.classes.remove()
     assert strokes.data[0].tolist() == [1, 0, 2, 0]
-    assert [brush.name for brush in _layers.brushes_of(strokes)] == ["background", "LV"]
+    assert [brush.name for brush in _notes.brushes_of(strokes)] == ["background", "LV"]
 
 
 def stack_in_a_window(viewer: Viewer) -> ScribbleMamba:
     """A docked panel, a stack of six slices, and empty strokes for three classes in hand."""
     viewer.add_image(np.stack([disc_image()] * 6), scale=(10, *SCALE), name="stack")
     widget = docked(viewer)
-    widget.classes.setValue(_layers.default_brushes(["background", "RV", "LV"]))
+    widget.classes.setValue(_notes.default_brushes(["background", "RV", "LV"]))
     widget.layers._new.click()
     viewer.window._qt_window.activateWindow()
     viewer.window._qt_viewer.canvas.native.setFocus()
@@ -425,7 +426,7 @@ def test_a_class_is_absent_from_a_slice_until_it_is_said_again(make_napari_viewe
     viewer.dims.set_point(0, 30)
     press(viewer, Qt.Key.Key_A)
     overlay = viewer.canvas.overlays.text if hasattr(viewer, "canvas") else viewer.text_overlay
-    assert _layers.absences(strokes) == ((3, 1),)
+    assert _notes.absences(strokes) == ((3, 1),)
     assert (overlay.text, overlay.visible) == ("absent here: RV", True)
     assert widget.classes._list.item(1).data(PIXELS) == "absent here"
     viewer.dims.set_point(0, 40)
@@ -433,12 +434,12 @@ def test_a_class_is_absent_from_a_slice_until_it_is_said_again(make_napari_viewe
     viewer.dims.set_point(0, 30)
     widget.classes.setCurrent(1)
     widget.classes.move(1)  # the mark follows its class
-    assert overlay.text == "absent here: RV" and _layers.absences(strokes) == ((3, 2),)
+    assert overlay.text == "absent here: RV" and _notes.absences(strokes) == ((3, 2),)
     press(viewer, Qt.Key.Key_A)
-    assert not _layers.absences(strokes) and not overlay.visible
+    assert not _notes.absences(strokes) and not overlay.visible
     draw(viewer, (10, 8), (10, 40))
     press(viewer, Qt.Key.Key_A)
-    assert not _layers.absences(strokes) and "is drawn on this slice" in messages()[-1]
+    assert not _notes.absences(strokes) and "is drawn on this slice" in messages()[-1]
 
 
 def test_classes_from_a_table_keep_the_strokes_with_their_names(

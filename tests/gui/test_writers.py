@@ -12,7 +12,7 @@ import tifffile
 from napari.layers import Labels
 
 from napari_scribblemamba import _writers
-from napari_scribblemamba._layers import KEY
+from napari_scribblemamba._notes import KEY
 from napari_scribblemamba._readers import AFFINE, read_nifti_file
 
 LABELS = np.arange(2 * 3 * 4).reshape(2, 3, 4) % 3  # (z, y, x): 0, 1, 2

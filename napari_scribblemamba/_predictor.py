@@ -1,0 +1,147 @@
+"""What networks and propagated strokes say of an image, slice by slice, in the background. No Qt, no layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trainer.sample import IGNORE, plane_of
+from trainer.stack import Stack
+
+if TYPE_CHECKING:
+    from napari_scribblemamba._guide import Guide
+    from trainer import Model, Sample
+    from trainer.stack import Part
+
+PROPAGATED = "propagated strokes"
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What the networks see in one slice of an image, or in all of it."""
+
+    image: str  # the sample's name
+    index: int | None  # slice along the first axis; None: all of the image
+    labels: dict[str, np.ndarray]  # network or "ensemble" -> uint8 classes (H, W), or (*space) where index is None
+    source: str  # for people: "propagated strokes", "3 networks and propagated strokes", "ensemble of 3 networks"
+    fraction: float = 1.0  # how much of the whole is predicted, 0..1; 1 also while training
+    network: str = ""  # whose probabilities were asked for
+    probabilities: np.ndarray | None = None  # of that network, float32 (K, *its labels)
+
+
+class SlicePredictor:
+    """Predicts one slice at a time; each image is normalised once, as a whole, as in training.
+
+    Of an image that was drawn on, the ensemble and the propagated strokes (its teacher) answer together, and what was
+    drawn stays: `Model.fill_in`, slice by slice.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        teachers: dict[str, np.ndarray],
+        parts: dict[str, Part | None],
+        probabilities: str | None = None,
+        guide: Guide | None = None,
+    ) -> None:
+        self._model, self._teachers, self._parts, self._wanted = model, teachers, parts, probabilities
+        self._guide = guide  # is told what is seen
+        self._prepared: dict[str, object] = {}  # sample name -> Tensor (D, C, H, W)
+
+    def __call__(self, sample: Sample, index: int | None, fraction: float = 1.0) -> Prediction:
+        probabilities = self._model.item_probabilities(*self._prepare(sample, index))  # each (K, *item)
+        if self._guide is not None:
+            self._guide.see(sample, index, probabilities)
+        labels = {name: p.argmax(0).astype(np.uint8) for name, p in probabilities.items()}
+        names = self._model.names
+        source = f"ensemble of {len(names)} networks" if len(names) > 1 else f"prediction of {names[0]}"
+        teacher = self._teacher(sample, index)
+        if teacher is not None:
+            strokes = plane_of(sample, sample.target, index)
+            labels["ensemble"] = filled_in(probabilities["ensemble"], teacher[0], strokes, teacher[1])
+            source = f"{len(names)} network{'s' * (len(names) > 1)} and propagated strokes"
+        if sample.part is not None:  # what is outside its box is left empty
+            labels = {name: sample.part.plane(plane, 0) for name, plane in labels.items()}
+        wanted = probabilities[self._wanted] if self._wanted else None
+        return Prediction(sample.name, index, labels, source, fraction, self._wanted or "", wanted)
+
+    def _prepare(self, sample: Sample, index: int | None) -> tuple[object, int]:
+        """What the model takes, and which item of it: of a large stack a slice alone, else all of the image at once."""
+        name = f"'{sample.name}'"
+        if sample.image.ndim == 4 and self._model.volumetric and (sample.part or isinstance(sample.image, Stack)):
+            raise ValueError(
+                f"{name} is several volumes or too large for memory, and the networks look at volumes; "
+                "choose networks for slices, or cut out a volume"
+            )
+        if isinstance(sample.image, Stack):
+            plane, like = sample.image.plane(index), sample.image.values()
+            return self._model.prepared(plane, name, sample.spacing[-2:], like), 0
+        if sample.name not in self._prepared:
+            self._prepared[sample.name] = self._model.prepared(sample.image, name, sample.spacing)
+        return self._prepared[sample.name], index or 0
+
+    def _teacher(self, sample: Sample, index: int | None) -> tuple[np.ndarray, tuple] | None:
+        """(K, *item) and where in the item that is; None where there is none, or of other classes or another image."""
+        teacher, part = self._teachers.get(sample.name), self._parts.get(sample.name)
+        if teacher is None or len(teacher) != len(self._model.classes):
+            return None
+        if part is None or index is None:
+            fits = part is None and teacher.shape[1:] == sample.target.shape
+            return (teacher if index is None else teacher[:, index], (...,)) if fits else None
+        position = part.position(index)
+        whole = sample.part is None and part.size == sample.target.shape[1:]
+        if position is None or teacher.shape[1:] != part.space or not (whole or part == sample.part):
+            return None
+        return teacher[:, position], part.index if whole else (...,)
+
+
+def filled_in(P: np.ndarray, teacher: np.ndarray, strokes: np.ndarray, where: tuple = (...,)) -> np.ndarray:
+    """uint8 (*item): networks (K, *item) and, `where` in the item they are, propagated strokes together, and the
+    strokes themselves."""
+    from trainer.model import with_teacher  # imports torch: only here, in the background
+
+    labels = P.argmax(0).astype(np.uint8)
+    labels[where] = with_teacher(P[(slice(None), *where)], teacher).argmax(0)
+    return np.where(strokes == IGNORE, labels, strokes)
+
+
+def first_overlays(
+    teachers: dict[str, np.ndarray], parts: dict[str, Part | None], shown: dict[str, np.ndarray]
+) -> Iterator[Prediction]:
+    """The propagated strokes (K, *space) of each sample that are new since they were shown, as far as they reach."""
+    for name, probabilities in teachers.items():
+        if shown.get(name) is not probabilities:
+            shown[name] = probabilities
+            labels, part = probabilities.argmax(0).astype(np.uint8), parts.get(name)
+            for z in _reached(probabilities, part):
+                if part is None:
+                    yield Prediction(name, z, {"ensemble": labels if z is None else labels[z]}, PROPAGATED)
+                else:
+                    yield Prediction(name, part.slices[z], {"ensemble": part.plane(labels[z], 0)}, PROPAGATED)
+
+
+def _reached(P: np.ndarray, part: Part | None) -> Sequence[int | None]:
+    """The slices of P (K, *space) that the strokes tell of; None for the whole, where that is all of them, or none, and
+    where it is no part."""
+    depth = P.shape[1] if P.ndim == 4 else 0
+    reached = [z for z in range(depth) if np.ptp(P[:, z], 0).any()]
+    return reached if part is not None or 0 < len(reached) < depth else [None]
+
+
+def pieces_of(
+    samples: Sequence[Sample], volumetric: bool, visible: tuple[str, int | None] = ("", None)
+) -> list[tuple[Sample, int | None]]:
+    """(sample, slice) for every slice; a 2-D image is one piece, its slice None, and so is a volume that is predicted
+    whole. Of a part of a large stack, its slices and the visible one."""
+    return [(sample, index) for sample in samples for index in _numbers(sample, volumetric, visible)]
+
+
+def _numbers(sample: Sample, volumetric: bool, visible: tuple[str, int | None]) -> Sequence[int | None]:
+    if sample.image.ndim < 4 or volumetric:
+        return [None]
+    if isinstance(sample.image, Stack) and sample.part is not None:
+        return sorted({*sample.part.slices, *([visible[1]] if visible[0] == sample.name else [])})
+    return range(sample.image.shape[1])
