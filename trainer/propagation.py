@@ -1,6 +1,6 @@
 """Strokes -> first dense labels. On each annotated slice a random walk says where the strokes reach, a forest what
 looks like them, and a network that has seen many generated images which of the two to believe where. Other slices
-follow by optical flow; or by the forest, where the network has mostly sided with it.
+follow by optical flow; or by the forest, where the network agrees with it.
 
 Random walker with priors: Grady, CVPR 2005, eq. 5-8. Optical flow: iterative Lucas-Kanade (scikit-image).
 K classes · C channels · D H W space · P probabilities (K, H, W) · IGNORE where nobody drew
@@ -18,14 +18,15 @@ from skimage.registration import optical_flow_ilk
 from skimage.transform import resize
 
 from trainer.appearance import Forest
+from trainer.metrics import dice
 from trainer.sample import IGNORE, Sample
 
 BETA = 1500.0  # how strongly a step in intensity (0..1) stops the walk
 NOISE = 3.0  # at least this over the squared median step, so that noise does not stop it
 FLOOR = 3e-3  # the least conductance between neighbours, so that no region is cut off
 PRIOR = 0.05  # how strongly a walk without strokes is pulled to what its neighbour slice says
-SIDED = 0.2  # from here on, of -1..1, the network is plainly with the looks
-CROWD = 0.55  # and from here on so plainly that other slices may be told by looks too
+SAY = 0.6  # at least, of the network on annotated slices; the rest is the walk's
+CROWD = 0.75  # where network and forest agree so well (Dice), and walk less, looks tell the other slices too
 LOOKS = 0.03  # how strongly a walk is pulled to what the forest says, where looks decide
 SYMMETRIC = {"SymmetricMode": True}  # of SuperLU: the Laplacian's diagonal is dominant, no pivot need be looked for
 MARGIN = 12  # pixels around the box of all strokes that the walk may use
@@ -81,49 +82,22 @@ def spread(
         yield P, weight
         return
     places, looks = Places(image, target, classes), Looks(image, target, classes)
-    middle, sides = len(annotated) // 2, []  # the middle one comes first: it may well be in view
+    middle, agreed = len(annotated) // 2, []  # the middle one comes first: it may well be in view
     order = annotated[middle:] + annotated[:middle]
     for known, z in enumerate(order, 1):
         if stopped():
             break
-        P[:, z], side = judged(looks.image(z), target[z], places(z), looks(z))
+        P[:, z], agreements = judged(looks.image(z), target[z], places(z), looks(z))
         weight[z] = confidence(P[:, z])
-        sides.append(side)
+        agreed.append(agreements)
         if known in (1, len(order)):
             yield lent(P, order[:known], runs), weight.copy()
-    if not sides:
+    if not agreed:
         yield P, weight
     elif len(annotated) < len(target):
-        teller = looks if looks_tell(order, sides, P, places, looks, runs) else places
+        with_looks, with_walk = np.mean(agreed, 0)
+        teller = looks if with_looks > max(CROWD, with_walk) else places
         yield teller.others(P, weight, stopped, runs)
-
-
-def looks_tell(
-    order: Sequence[int],
-    sides: Sequence[float],
-    P: np.ndarray,
-    places: "Places",
-    looks: "Looks",
-    runs: Sequence[range],
-) -> bool:
-    """Whether other slices are better told by looks than by what is carried to them: as in a crowd, the network must be
-    plainly with the looks, and these find more of the first slice's strokes from the other annotated slices."""
-    first = order[0]
-    others = [z for z in order[1:] if any(first in run and z in run for run in runs)]
-    if np.mean(sides) <= CROWD:
-        return False
-    if not others:
-        return True
-    nearest, strokes = min(others, key=lambda z: abs(z - first)), places.target[first]
-    carried = places.carried(P[:, nearest][:, *places.box], nearest, first, np.full_like(strokes, IGNORE))
-    alike = looks.without(first)(first)[:, *places.box]
-    return share_right(alike, strokes) > share_right(carried, strokes)
-
-
-def share_right(P: np.ndarray, strokes: np.ndarray) -> float:
-    """The share of drawn pixels (H, W) whose class is the most likely by P (K, H, W); mean over the classes."""
-    labels = P.argmax(0)
-    return float(np.mean([(labels[strokes == c] == c).mean() for c in np.unique(strokes[strokes != IGNORE])]))
 
 
 def lent(P: np.ndarray, known: Sequence[int], runs: Sequence[range]) -> np.ndarray:
@@ -138,15 +112,24 @@ def lent(P: np.ndarray, known: Sequence[int], runs: Sequence[range]) -> np.ndarr
     return P
 
 
-def judged(image: np.ndarray, strokes: np.ndarray, walked: np.ndarray, alike: np.ndarray) -> tuple[np.ndarray, float]:
-    """P (K, H, W) of an annotated slice, of what its walk and its looks say, and with which of the two the network
-    sides, -1..1: the walk, the looks. Where it is not plainly with the looks, the walk has half a say."""
+def judged(
+    image: np.ndarray, strokes: np.ndarray, walked: np.ndarray, alike: np.ndarray
+) -> tuple[np.ndarray, tuple[float, float]]:
+    """P (K, H, W) of an annotated slice, of what its walk and its looks say, and how well the network agrees with the
+    looks, and with the walk (`agreement`). The better with the looks, the less say the walk has."""
     from trainer.strokenet import refine  # here: it imports torch
 
     P = refine(image, strokes, walked, alike)
-    from_walk, from_looks = (float(abs(P - other).sum()) for other in (walked, alike))
-    side = (from_walk - from_looks) / max(from_walk + from_looks, 1e-6)
-    return with_strokes(P if side > SIDED else (P + walked) / 2, strokes), side
+    with_looks, with_walk = agreement(P, alike), agreement(P, walked)
+    say = max(SAY, with_looks)
+    return with_strokes(say * P + (1 - say) * walked, strokes), (with_looks, with_walk)
+
+
+def agreement(P: np.ndarray, Q: np.ndarray) -> float:
+    """Of two P (K, H, W): mean Dice of the classes but the background that either finds somewhere; 0 where none is."""
+    one, other = P.argmax(0), Q.argmax(0)
+    found = [dice(one == c, other == c) for c in range(1, len(P))]
+    return float(np.mean([score for score in found if score is not None] or [0.0]))
 
 
 def first_looks(image: np.ndarray, target: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -163,12 +146,6 @@ class Looks:
         self.raw, self.target, self.classes = image, target, classes
         self.tones = [tone_of(channel) for channel in image[:, drawn]]
         self.forest = Forest((shrunken(self.image(z), target[z], LOOKED_AT) for z in drawn), classes)
-
-    def without(self, z: int) -> "Looks":
-        """The same, learnt from the other slices."""
-        rest = self.target.copy()
-        rest[z] = IGNORE
-        return Looks(self.raw, rest, self.classes)
 
     def image(self, z: int) -> np.ndarray:
         """(C, H, W) in 0..1."""
