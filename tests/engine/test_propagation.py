@@ -1,8 +1,14 @@
 """Strokes become masks: on images whose answer one can see."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from trainer.annotator import at, painted, scribble_slices, spread
+from trainer.dataset import load_dataset
+from trainer.formats import read_labels
 from trainer.propagation import coarse_random_walk, propagate, propagating, random_walk, shrunken_strokes, sources
 from trainer.sample import IGNORE, Sample
 
@@ -149,3 +155,18 @@ def test_a_slice_with_some_of_the_classes_only_is_corrected_and_not_carried_on()
     assert sources(target) == [1]
     target[3, 4] = 2
     assert sources(target) == [1, 3]
+
+
+def test_corrections_do_not_undo_what_was_found() -> None:
+    """One slice of the heart with a stroke of each class, then short strokes anywhere in the stack, mostly ground."""
+    folder = Path(__file__).parents[2] / "sample_data" / "cardiac"
+    heart = load_dataset(folder).samples[0]
+    truth = read_labels(folder / "denseTr" / "heart.nii.gz")[0].astype(np.uint8)
+    rng = np.random.default_rng(2)
+    strokes, scores = scribble_slices(truth, spread(truth, 1), 1, rng), []
+    for corrections in (0, 1, 3, 4):
+        for _ in range(corrections):
+            strokes += at(truth, [np.unravel_index(rng.integers(truth.size), truth.shape)], rng)
+        found = propagate(replace(heart, target=painted(strokes, truth.shape)), 4).labels
+        scores.append(np.mean([overlap(found == c, truth == c) for c in (1, 2, 3)]))
+    assert scores[0] > 0.4 and max(np.maximum.accumulate(scores) - scores) < 0.05
