@@ -147,10 +147,14 @@ class Model:
         return (self.item_probabilities(prepared, z, network) for z in range(len(prepared.items)))
 
     def probabilities(
-        self, image: np.ndarray, spacing: tuple[float, ...] | None = None, name: str = "the image"
+        self,
+        image: np.ndarray,
+        spacing: tuple[float, ...] | None = None,
+        name: str = "the image",
+        network: str = ENSEMBLE,
     ) -> Probabilities:
-        """Image (C, *space), spacing in mm -> float32 (K, *space) for each network and the ensemble."""
-        parts = list(self.stream(image, name=name, spacing=spacing))
+        """Image (C, *space), spacing in mm -> float32 (K, *space) for each network and the ensemble, or for one."""
+        parts = list(self.stream(image, network, name, spacing))
         return {n: np.stack([one[n] for one in parts], 1).reshape(-1, *image.shape[1:]) for n in parts[0]}
 
     def predict(
@@ -171,7 +175,7 @@ class Model:
         together, and the strokes themselves. Without strokes that can be propagated it is `predict`."""
         self.check_name(network)
         teacher = propagate(sample, len(self.classes))
-        P = self.probabilities(sample.image, sample.spacing)[network]
+        P = self.probabilities(sample.image, sample.spacing, network=network)[network]
         P = without_absent(with_teacher(P, teacher.probabilities), sample.absent)
         labels = P.argmax(0).astype(np.uint8)
         return np.where(sample.target == IGNORE, labels, sample.target)

@@ -225,6 +225,14 @@ def test_what_was_drawn_stays_and_propagation_helps_untrained_networks() -> None
     assert (filled == truth).mean() > 0.95 <= (alone == truth).mean()
 
 
+def test_filling_in_with_one_network_asks_no_other(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes a third of the time, and an answer of its own."""
+    asked, see = [], Model.item_probabilities
+    monkeypatch.setattr(Model, "item_probabilities", lambda *args: asked.append(see(*args)) or asked[-1])
+    model.fill_in(scribbled_disc(), model.names[0])
+    assert [list(each) for each in asked] == [[model.names[0]]]
+
+
 def test_without_strokes_filling_in_is_predicting(model: Model) -> None:
     empty = dataclasses.replace(scribbled_disc(), target=np.full((40, 40), IGNORE, np.uint8))
     assert np.array_equal(model.fill_in(empty), model.predict(empty.image))
