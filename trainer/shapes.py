@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage as ndi
 from scipy.spatial import cKDTree
 
-from trainer.annotator import Hand, Stroke, at, painted
+from trainer.annotator import painted, scribble
 from trainer.sample import IGNORE
 
 Rng = np.random.Generator
@@ -217,29 +217,12 @@ def exposed(image: np.ndarray, rng: Rng) -> np.ndarray:
 
 
 def strokes_on(label: np.ndarray, rng: Rng) -> np.ndarray:
-    """(S, S) one to four strokes a class, of a crowd on a few of many; at times the ground is drawn around all, and
-    often some more are added here and there, as by somebody who corrects an answer: most of them on the ground."""
-    strokes = painted([*begun(label, rng), *corrections(label, rng)], label.shape)
+    """One to four strokes a class (S, S), of a crowd on a few of many; at times the ground is drawn around all."""
+    count = int(rng.choice([1, 2, 3, 4], p=[0.5, 0.25, 0.15, 0.1]))
+    strokes = painted(scribble(label, count, rng), label.shape)
     if rng.uniform() < 0.35:
         away = ndi.distance_transform_edt(label == 0) + rng.uniform(0, 3) * smooth_noise(len(label), 14, rng)
         ring = (abs(away - rng.uniform(4, 14)) < 0.8) & (label == 0)
         ring &= smooth_noise(len(label), 10, rng) > rng.uniform(-3, 0.3)
         strokes = np.where(ring & (strokes == IGNORE), 0, strokes).astype(np.uint8)
-    return strokes
-
-
-def begun(label: np.ndarray, rng: Rng) -> list[Stroke]:
-    """As many of each class, or of each as many as it happens."""
-    alike = rng.uniform() < 0.6
-    counts = rng.choice([1, 2, 3, 4], label.max() + 1, p=[0.5, 0.25, 0.15, 0.1])
-    hands = [Hand(label[None], c, rng) for c in range(len(counts))]
-    return [hand.draw() for hand, own in zip(hands, counts, strict=True) for _ in range(counts[0] if alike else own)]
-
-
-def corrections(label: np.ndarray, rng: Rng) -> list[Stroke]:
-    """None, or up to eight short ones, each anywhere or on a class."""
-    strokes = []
-    for _ in range(rng.integers(1, 9) if rng.uniform() < 0.5 else 0):
-        pixels = np.argwhere(label == rng.integers(label.max() + 1) if rng.uniform() < 0.4 else label >= 0)
-        strokes += at(label, [tuple(pixels[rng.integers(len(pixels))])], rng)
     return strokes
