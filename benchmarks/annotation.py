@@ -7,8 +7,9 @@ A simulated annotator (trainer.annotator) begins with a stroke of every class, o
 networks train for some iterations, the answer is scored, and each policy draws for the same seconds more; the training
 goes on with the new strokes, as in the plugin. The answer is that of Model.fill_in. Policies:
     disagreement   what the plugin says: places of the networks' divergence, slice by slice (trainer.disagreement)
-    entropy        the same with the UNet's entropy
+    ordered        the same with the UNet's entropy
     chance         the same with a map of random numbers: slices and places of each class at random
+    entropy        where the UNet's entropy is largest, whatever slice and class
     random         places anywhere
     error          the largest mistake, which only one who knows the truth can find: an upper bound
 
@@ -47,11 +48,11 @@ from trainer.annotator import (
     seconds,
     spread,
 )
-from trainer.disagreement import Place, divergence, entropy, places, undrawn
+from trainer.disagreement import Place, apart, divergence, entropy, peaks, places, undrawn
 from trainer.model import ENSEMBLE, with_teacher
 from trainer.sample import IGNORE
 
-Policy = Literal["random", "chance", "entropy", "disagreement", "error"]
+Policy = Literal["random", "entropy", "chance", "ordered", "disagreement", "error"]
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 Entry = dict  # one curve, as in the file
 MOST = 50  # places asked for in a round; nobody draws as many
@@ -59,7 +60,8 @@ IMAGE = "image"  # the only one there is
 ANSWERS = {"shown": 1, "networks": 2}  # -> its place in a point
 COLOURS = {
     "disagreement": "tab:red",
-    "entropy": "tab:blue",
+    "ordered": "tab:blue",
+    "entropy": "tab:green",
     "chance": "tab:olive",
     "random": "tab:gray",
     "error": "black",
@@ -243,6 +245,12 @@ def anywhere(P: dict[str, np.ndarray], labels: np.ndarray, drawn: np.ndarray, rn
     return [Place(IMAGE, int(z), int(row), int(column), 0.0) for z, row, column in spots]
 
 
+def uncertain(P: dict[str, np.ndarray], labels: np.ndarray, drawn: np.ndarray, rng: np.random.Generator) -> list[Place]:
+    """Where one network knows least."""
+    found = peaks(IMAGE, entropy(P["unet"]), drawn, np.zeros_like(labels), MOST)
+    return apart(sorted(found, key=lambda place: -place.score), MOST)
+
+
 def mistakes(
     before: list[Stroke], P: dict[str, np.ndarray], labels: np.ndarray, case: Case, rng: np.random.Generator
 ) -> Iterator[Stroke]:
@@ -256,7 +264,8 @@ def mistakes(
 NEXT: dict[Policy, Next] = {
     "random": guided(anywhere, finish=False),
     "chance": of_map(noise),
-    "entropy": of_map(lambda P, rng: entropy(P["unet"])),
+    "ordered": of_map(lambda P, rng: entropy(P["unet"])),
+    "entropy": guided(uncertain, finish=False),
     "disagreement": of_map(lambda P, rng: divergence(P)),
     "error": mistakes,
 }

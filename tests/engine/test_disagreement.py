@@ -160,6 +160,16 @@ def test_the_annotator_finishes_a_slice_before_the_next() -> None:
     assert [(stroke.slice, stroke.label) for stroke in strokes] == [(1, 0), (1, 1), (3, 0), (3, 1)]
 
 
+def test_by_entropy_alone_only_the_least_known_places_are_drawn() -> None:
+    """The same stack: the network knows least on slice 1, then on slice 3, and nobody draws the other class there."""
+    truth = np.repeat(np.array([0, 1], np.uint8), 40)[None, :, None].repeat(5, 0).repeat(80, 2)
+    case = Case(Sample(np.zeros((1, 5, 80, 80), np.float32), truth, (1.0,) * 3, "stack"), ("background", "object"))
+    half = 0.5 * doubt((5, 80, 80), ((1, 20, 20), 6), ((3, 20, 20), 4))
+    P = {"unet": np.stack([1 - half, half])}
+    strokes = drawn_until(1000, [], NEXT["entropy"], P, truth, case, np.random.default_rng(0))
+    assert [(stroke.slice, stroke.label) for stroke in strokes] == [(1, 0), (3, 0)]
+
+
 def test_who_draws_anywhere_draws_everywhere() -> None:
     """On a stack of four slices, the same with the same generator."""
     truth = np.zeros((4, 90, 90), np.uint8)
