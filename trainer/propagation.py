@@ -6,8 +6,10 @@ Random walker with priors: Grady, CVPR 2005, eq. 5-8. Optical flow: iterative Lu
 K classes · C channels · D H W space · P probabilities (K, H, W) · IGNORE where nobody drew
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import scipy.sparse as sp
@@ -24,6 +26,7 @@ from trainer.sample import IGNORE, Sample
 BETA = 1500.0  # how strongly a step in intensity (0..1) stops the walk
 NOISE = 3.0  # at least this over the squared median step, so that noise does not stop it
 FLOOR = 3e-3  # the least conductance between neighbours, so that no region is cut off
+HEARD = 0.5  # the share of what its annotated neighbours bring to an annotated slice
 PRIOR = 0.05  # how strongly a walk without strokes is pulled to what its neighbour slice says
 SAY = 0.6  # at least, of the network on annotated slices; the rest is the walk's
 CROWD = 0.75  # where network and forest agree so well (Dice), and walk less, looks tell the other slices too
@@ -31,6 +34,7 @@ LOOKS = 0.03  # how strongly a walk is pulled to what the forest says, where loo
 SYMMETRIC = {"SymmetricMode": True}  # of SuperLU: the Laplacian's diagonal is dominant, no pivot need be looked for
 MARGIN = 12  # pixels around the box of all strokes that the walk may use
 PIXELS = 45_000  # of a slice that the direct solver takes at once; larger ones are walked at a lower resolution
+KEPT = 2**25  # bytes of optical flow that are kept, since it is needed twice
 LOOKED_AT = 400_000  # of a slice that the forest sees; larger ones it sees at a lower resolution
 
 Tone = Callable[[np.ndarray], np.ndarray]  # what intensities become
@@ -180,7 +184,9 @@ class Places:
     def __init__(self, image: np.ndarray, target: np.ndarray, classes: int) -> None:
         self.box, self.space, self.classes = stroke_box(target), target.shape[1:], classes
         self.image, self.target = contrast(image[:, :, *self.box]), target[:, *self.box]
-        self.flowing = self.image.mean(0)  # (D, H, W)
+        flowing = self.image.mean(0)  # (D, H, W)
+        kept = lru_cache(max(1, KEPT // (8 * flowing[0].size)))
+        self.flow = kept(lambda onto, z: flow(flowing[onto], flowing[z]).astype(np.float32))
 
     def __call__(self, z: int) -> np.ndarray:
         """(K, H, W)"""
@@ -189,8 +195,12 @@ class Places:
     def others(
         self, P: np.ndarray, weight: np.ndarray, stopped: Callable[[], bool], runs: Sequence[range]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """P and confidence of the other slices, too: from every annotated one outward to the next."""
+        """P and confidence of the other slices, too: from every annotated one outward to the next, once these have
+        heard each other."""
         annotated, inside = sources(self.target), P[:, :, *self.box]
+        for z, Q in self.arrivals(inside, annotated, stopped, runs).items():
+            inside[:, z] = with_strokes((1 - HEARD) * inside[:, z] + HEARD * Q, self.target[z])
+            weight[z] = confidence(P[:, z])
         total = np.zeros_like(inside)
         trust = np.zeros(len(total[0]), np.float32)
         for start in annotated:
@@ -212,20 +222,48 @@ class Places:
         runs: Sequence[range],
     ) -> None:
         """Carry the P of slice `start` along its run, both ways, until one of the ends; adds to total and trust."""
-        run = next(run for run in runs if start in run)
         for step in (1, -1):
-            carried, z, distance = P, start + step, 1
-            while z in run and z not in ends and not stopped():
+            carried = P
+            for distance, z in enumerate(way(start, step, ends, runs), 1):
+                if z in ends or stopped():
+                    break
                 carried = self.carried(carried, z - step, z, self.target[z])
                 total[:, z] += carried / distance
                 trust[z] = max(trust[z], 0.5 / distance)
-                z, distance = z + step, distance + 1
+
+    def arrivals(
+        self, P: np.ndarray, annotated: Sequence[int], stopped: Callable[[], bool], runs: Sequence[range]
+    ) -> dict[int, np.ndarray]:
+        """Annotated slice -> what the annotated ones next to it bring there by flow alone, (K, H, W); P (K, D, H, W).
+
+        Strokes on one slice often are too short to tell what those on another do.
+        """
+        total: dict[int, np.ndarray] = defaultdict(lambda: np.zeros_like(P[:, 0]))
+        for start in annotated:
+            for step in (1, -1):
+                route, carried = list(way(start, step, annotated, runs)), P[:, start]
+                if not route or route[-1] not in annotated or stopped():
+                    continue
+                for z in route:
+                    carried = warp(carried, self.flow(z, z - step))
+                total[route[-1]] += carried / len(route)
+        return {z: Q / Q.sum(0).clip(1e-6) for z, Q in total.items()}
 
     def carried(self, P: np.ndarray, z: int, onto: int, strokes: np.ndarray) -> np.ndarray:
         """P (K, H, W) of slice z as that of another, by optical flow and a walk from its strokes (H, W)."""
-        P = warp(P, flow(self.flowing[onto], self.flowing[z]))
+        P = warp(P, self.flow(onto, z))
         pull = PRIOR * (0.2 + P.max(0) ** 2)
         return random_walk(self.image[:, onto], strokes, self.classes, prior=P, pull=pull)
+
+
+def way(start: int, step: int, ends: Collection[int], runs: Sequence[range]) -> Iterator[int]:
+    """Slices from the next one on, to the end of their run or to one of the ends, which comes last."""
+    run, z = next(run for run in runs if start in run), start + step
+    while z in run:
+        yield z
+        if z in ends:
+            return
+        z += step
 
 
 def shrunken(plane: np.ndarray, strokes: np.ndarray, pixels: int) -> tuple[np.ndarray, np.ndarray]:
