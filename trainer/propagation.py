@@ -6,7 +6,6 @@ Random walker with priors: Grady, CVPR 2005, eq. 5-8. Optical flow: iterative Lu
 K classes · C channels · D H W space · P probabilities (K, H, W) · IGNORE where nobody drew
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,7 +25,6 @@ from trainer.sample import IGNORE, Sample
 BETA = 1500.0  # how strongly a step in intensity (0..1) stops the walk
 NOISE = 3.0  # at least this over the squared median step, so that noise does not stop it
 FLOOR = 3e-3  # the least conductance between neighbours, so that no region is cut off
-HEARD = 0.5  # the share of what its annotated neighbours bring to an annotated slice
 PRIOR = 0.05  # how strongly a walk without strokes is pulled to what its neighbour slice says
 SAY = 0.6  # at least, of the network on annotated slices; the rest is the walk's
 CROWD = 0.75  # where network and forest agree so well (Dice), and walk less, looks tell the other slices too
@@ -98,7 +96,7 @@ def spread(
             yield lent(P, order[:known], runs), weight.copy()
     if not agreed:
         yield P, weight
-    elif len(annotated) < len(target):
+    elif len(target) > 1:
         with_looks, with_walk = np.mean(agreed, 0)
         teller = looks if with_looks > max(CROWD, with_walk) else places
         yield teller.others(P, weight, stopped, runs)
@@ -198,8 +196,8 @@ class Places:
         """P and confidence of the other slices, too: from every annotated one outward to the next, once these have
         heard each other."""
         annotated, inside = sources(self.target), P[:, :, *self.box]
-        for z, Q in self.arrivals(inside, annotated, stopped, runs).items():
-            inside[:, z] = with_strokes((1 - HEARD) * inside[:, z] + HEARD * Q, self.target[z])
+        for z, Q in self.heard(inside, annotated, stopped, runs).items():
+            inside[:, z] = with_strokes(Q, self.target[z])
             weight[z] = confidence(P[:, z])
         total = np.zeros_like(inside)
         trust = np.zeros(len(total[0]), np.float32)
@@ -231,18 +229,17 @@ class Places:
                 total[:, z] += carried / distance
                 trust[z] = max(trust[z], 0.5 / distance)
 
-    def arrivals(
+    def heard(
         self, P: np.ndarray, annotated: Sequence[int], stopped: Callable[[], bool], runs: Sequence[range]
     ) -> dict[int, np.ndarray]:
-        """Annotated slice -> what the annotated ones next to it bring there by flow alone, (K, H, W); P (K, D, H, W).
-
-        Strokes on one slice often are too short to tell what those on another do.
+        """Annotated slice -> P (K, H, W) of its own and what the annotated ones next to it bring there by flow alone,
+        the nearer the more; P (K, D, H, W). Strokes on one slice often are too short to tell what those on another do.
         """
-        total: dict[int, np.ndarray] = defaultdict(lambda: np.zeros_like(P[:, 0]))
+        total = {z: P[:, z].copy() for z in annotated}
         for start in annotated:
             for step in (1, -1):
                 route, carried = list(way(start, step, annotated, runs)), P[:, start]
-                if not route or route[-1] not in annotated or stopped():
+                if not route or route[-1] not in total or stopped():
                     continue
                 for z in route:
                     carried = warp(carried, self.flow(z, z - step))

@@ -87,7 +87,7 @@ def test_a_slice_that_is_drawn_poorly_hears_the_one_that_is_drawn_well() -> None
     P[:, 3] = with_strokes(P[:, 3], target[3])
     P, weight = Places(image[None], target, 2).others(P, weight, lambda: False, [range(4)])
     assert all(overlap(P[1, z] > P[0, z], truth[z]) > 0.9 for z in range(4))
-    assert (P[1, 3][target[3] == 1] == 1).all() and weight[3].mean() > 0.4
+    assert (P[1, 3][target[3] == 1] == 1).all() and weight[3].mean() > 0.2
 
 
 def test_a_slice_with_one_class_is_no_source_but_its_strokes_count() -> None:
