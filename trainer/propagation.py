@@ -145,7 +145,7 @@ class Looks:
 
     def __init__(self, image: np.ndarray, target: np.ndarray, classes: int) -> None:
         drawn = [z for z, plane in enumerate(target) if (plane != IGNORE).any()]
-        self.raw, self.target, self.classes = image, target, classes
+        self.raw, self.target = image, target
         self.tones = [tone_of(channel) for channel in image[:, drawn]]
         self.forest = Forest((shrunken(self.image(z), target[z], LOOKED_AT) for z in drawn), classes)
 
