@@ -10,9 +10,10 @@ import logging
 import os
 import struct
 import threading
+import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
@@ -47,7 +48,8 @@ class Damage:
 
 
 class Log:
-    """The records of one file. `append` returns at once; the thread makes, writes and fsyncs what it is given.
+    """The records of one file. `append` returns at once; one thread makes and writes what it is given, another fsyncs
+    it: a program that is killed has lost nothing to a slow disk, as the system writes on what it was given.
 
     While the disk refuses (full, gone), records wait in memory and are tried again each second; `failed` is called
     once, from the thread, when that begins. What is in the file stays good: a try that fails is cut off again.
@@ -60,7 +62,11 @@ class Log:
         self.payloads, self.damage = read_log(file)  # the first is always there
         self._stream = file.open("r+b", buffering=0)
         self._good, self._count = os.path.getsize(file), len(self.payloads)
+        self._safe = self._good  # byte that all before it is fsynced
         self._pending: deque[tuple[bool, object]] = deque()  # (is a rewrite, payload or all payloads)
+        self._written: deque[bytes] = deque()  # records that are in the file, and not fsynced
+        self._writing, self._syncing = threading.Lock(), threading.Lock()
+        self._syncer = Writer(self._sync_written, failed, f"{file.name}, to the disk")
         self._writer = Writer(self._write_pending, failed, file.name)
 
     @staticmethod
@@ -73,7 +79,7 @@ class Log:
     @property
     def pending(self) -> int:
         """Records that are not on disk yet."""
-        return len(self._pending)
+        return len(self._pending) + len(self._written)
 
     def append(self, payload: Payload) -> None:
         self._pending.append((False, payload))
@@ -86,27 +92,27 @@ class Log:
 
     def flush(self, seconds: float = PATIENCE) -> bool:
         """Wait until all is on disk; whether it is."""
-        return self._writer.flush(seconds)
+        until = time.monotonic() + seconds
+        return self._writer.flush(seconds) and self._syncer.flush(max(until - time.monotonic(), 0))
 
     def close(self, seconds: float = PATIENCE) -> None:
-        """End the thread, all being written. OSError, and the log stays open, where the disk refuses still."""
+        """End the threads, all being written. OSError, and the log stays open, where the disk refuses still."""
         if self._stream.closed:
             return
         if not self.flush(seconds):
-            raise OSError(
-                f"{self.pending} changes are not in {self.file} yet ({self._writer.error or 'the disk is slow'}); "
-                "make room and close again"
-            )
+            reason = self._writer.error or self._syncer.error or "the disk is slow"
+            raise OSError(f"{self.pending} changes are not in {self.file} yet ({reason}); make room and close again")
         self.abandon()
 
     def abandon(self) -> None:
-        """End the thread after one last try, as a program does that is ending."""
+        """End the threads after one last try, as a program does that is ending."""
         self._writer.close()
+        self._syncer.close()
         if self.pending:
             log.error("%d changes were not written to %s", self.pending, self.file)
         self._stream.close()
 
-    # in the thread --------------------------------------------------------------------------------------------------
+    # in the threads -------------------------------------------------------------------------------------------------
 
     def _write_pending(self) -> None:
         while self._pending:
@@ -127,21 +133,42 @@ class Log:
 
     def _write(self, payloads: Sequence[bytes]) -> None:
         self._check_place()
+        records = [record(self._count + i, each) for i, each in enumerate(payloads)]
         try:
-            self._stream.seek(self._good)
-            rest = memoryview(b"".join(record(self._count + i, each) for i, each in enumerate(payloads)))
-            length = len(rest)
-            while rest:
-                rest = rest[self._stream.write(rest) :]
-            os.fsync(self._stream.fileno())
+            self._put(self._good, records)
         except OSError as e:
             self._stream.truncate(self._good)  # what fitted of it
-            raise OSError(
-                f"could not write strokes to {self.file}: {e}; they stay in memory and are tried again, so make room "
-                "and leave the window open"
-            ) from e
-        self._good += length
-        self._count += len(payloads)
+            raise self._refusal(e) from e
+        self._good += sum(map(len, records))
+        self._count += len(records)
+        self._written.extend(records)
+        self._syncer.wake()
+
+    def _put(self, at: int, records: Iterable[bytes]) -> None:
+        rest = memoryview(b"".join(records))
+        with self._writing:
+            self._stream.seek(at)
+            while rest:
+                rest = rest[self._stream.write(rest) :]
+
+    def _sync_written(self) -> None:
+        with self._syncing:
+            records = list(self._written)
+            try:
+                if self._syncer.error is not None:  # after a refusal, a system may take what was not written for clean
+                    self._put(self._safe, records)
+                os.fsync(self._stream.fileno())
+            except OSError as e:
+                raise self._refusal(e) from e
+            self._safe += sum(map(len, records))
+            for _ in records:
+                self._written.popleft()
+
+    def _refusal(self, error: OSError) -> OSError:
+        return OSError(
+            f"could not write strokes to {self.file}: {error}; they stay in memory and are tried again, so make room "
+            "and leave the window open"
+        )
 
     def _write_whole(self, make: Callable[[], Sequence[bytes]]) -> None:
         """Compaction is no duty: where it fails, that is told and the file stays as it was."""
@@ -153,17 +180,24 @@ class Log:
             _sync(draft)
             if good_records(draft.read_bytes())[0] != list(payloads):
                 raise OSError("what was written does not read back equal")
-            self._stream.close()  # Windows replaces no open file
-            draft.replace(self.file)
+            self._replace(draft)
             self._count = len(payloads)
             _sync_folder(self.file.parent)
         except OSError as e:
             self._writer.tell(OSError(f"could not compact {self.file}: {e}; the strokes are safe in it"))
         finally:
             draft.unlink(missing_ok=True)
-            if self._stream.closed:
+
+    def _replace(self, draft: Path) -> None:
+        """Put an fsynced draft in the place of the file; nothing waits for an fsync then."""
+        with self._syncing:
+            self._stream.close()  # Windows replaces no open file
+            try:
+                draft.replace(self.file)
+                self._written.clear()
+                self._good = self._safe = os.path.getsize(self.file)
+            finally:
                 self._stream = self.file.open("r+b", buffering=0)
-                self._good = os.path.getsize(self.file)
 
     def _check_place(self) -> None:
         ours = os.fstat(self._stream.fileno())

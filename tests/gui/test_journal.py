@@ -464,9 +464,42 @@ def test_a_journal_that_nobody_closed_is_written_and_its_thread_ends(tmp_path: P
     draw(journal, strokes, 0)
     file, threads = journal.file, threading.active_count()
     del journal
-    assert threading.active_count() == threads - 1
+    assert threading.active_count() == threads - 2  # one writes, one waits for the disk
     journal = Journal(file)
     np.testing.assert_array_equal(drawn(journal), strokes)
+    journal.close()
+
+
+def test_what_a_slow_disk_has_not_confirmed_is_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = threading.Event()
+    journal, strokes = new_journal(tmp_path)
+    monkeypatch.setattr("napari_scribblemamba._log.os.fsync", lambda handle: slow.wait(10))
+    for i in range(4):
+        draw(journal, strokes, i)
+        wait_until(lambda i=i: len(good_records(journal.file.read_bytes())[0]) == i + 2)
+    assert journal.pending == 4 and not journal.flush(0)
+    slow.set()
+    assert journal.flush() and journal.pending == 0
+    journal.close()
+
+
+def test_what_the_disk_refused_to_confirm_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def drops(handle: int) -> None:  # what the system held of the file, as it may after an error
+        if not errors:
+            os.ftruncate(handle, good)
+            raise OSError(5, "Input/output error")
+
+    errors = []
+    journal, strokes = new_journal(tmp_path, failed=errors.append)
+    draw(journal, strokes, 0)
+    journal.flush()
+    good = journal.file.stat().st_size
+    monkeypatch.setattr("napari_scribblemamba._log.os.fsync", drops)
+    draw(journal, strokes, 1)
+    assert journal.flush() and len(errors) == 1
+    journal = reopened(journal)
+    np.testing.assert_array_equal(drawn(journal), strokes)
+    assert journal.damage is None
     journal.close()
 
 
@@ -614,7 +647,9 @@ DRAWS = """
 import sys, time
 from pathlib import Path
 import numpy as np
+from napari_scribblemamba import _log
 from napari_scribblemamba._journal import Journal
+_log.os.fsync = lambda handle: time.sleep(0.3)  # of a busy disk
 strokes = np.zeros((4, 64, 64), np.uint8)
 journal = Journal(Path(sys.argv[1]))
 for i in range(10_000):

@@ -217,13 +217,14 @@ def test_a_removed_class_goes_or_gives_its_strokes_in_all_images(
 
 
 DRAWING = """
-import sys
+import sys, time
 from pathlib import Path
 import numpy as np, napari
 from qtpy.QtCore import QTimer
-from napari_scribblemamba import _recovery
+from napari_scribblemamba import _log, _recovery
 from napari_scribblemamba._widget import ScribbleMamba
 _recovery.home = lambda: Path(sys.argv[1])
+_log.os.fsync = lambda handle: time.sleep(0.3)  # of a busy disk
 viewer = napari.Viewer(show=False)
 viewer.add_image(np.zeros((8, 100, 100), np.float32), name="stack")
 widget = ScribbleMamba(viewer)
