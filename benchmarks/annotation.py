@@ -33,7 +33,7 @@ import numpy as np
 import tyro
 
 from benchmarks.images import Case, Half, Modality, cases
-from benchmarks.interactive import foreground_dice, interval, lines
+from benchmarks.interactive import interval, lines
 from trainer import PRESETS, Run
 from trainer.annotator import (
     Hand,
@@ -49,6 +49,7 @@ from trainer.annotator import (
     spread,
 )
 from trainer.disagreement import Place, apart, divergence, entropy, peaks, places, undrawn
+from trainer.metrics import mean_dice
 from trainer.model import ENSEMBLE, with_teacher
 from trainer.sample import IGNORE
 
@@ -143,7 +144,7 @@ def curve(case: Case, policy: Policy, seed: int, options: Options) -> Iterator[t
             continue
         P, labels = answer(run, case.name)
         ensemble = np.mean(list(P.values()), 0).argmax(0)
-        scores = (round(foreground_dice(each, truth, len(case.classes)), 4) for each in (labels, ensemble))
+        scores = (round(mean_dice(each, truth, range(1, len(case.classes))), 4) for each in (labels, ensemble))
         yield round(seconds(strokes), 1), *scores
         if progress.iteration < config.iterations:
             until = begun + options.seconds * progress.iteration / options.iterations

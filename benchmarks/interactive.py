@@ -35,7 +35,7 @@ import tyro
 from benchmarks.contestants import FILL_IN, TRANSFER, Look, Watch, Work, warm_up
 from benchmarks.images import MODALITIES, Case, Half, Modality, cases, drawn, transferred
 from trainer import Sample
-from trainer.metrics import dice
+from trainer.metrics import mean_dice
 from trainer.sample import IGNORE
 
 Task = Literal["fill-in", "transfer"]
@@ -219,15 +219,9 @@ def curves(looks: Sequence[Look], case: Case, sample: Sample | None) -> dict[str
         answers = look.answers(sample)
         wall, cpu = watch()
         for answer, labels in answers.items():
-            score = foreground_dice(labels, case.truth.target, len(case.classes))
+            score = mean_dice(labels, case.truth.target, range(1, len(case.classes)))
             found[answer].append([round(look.wall + wall, 3), round(look.cpu + cpu, 3), round(score, 4)])
     return {answer: sorted(points) for answer, points in found.items()}
-
-
-def foreground_dice(labels: np.ndarray, truth: np.ndarray, classes: int) -> float:
-    """Mean over the classes but the background; one that neither side has is left out."""
-    each = [dice(labels == c, truth == c) for c in range(1, classes)]
-    return float(np.mean([score for score in each if score is not None]))
 
 
 # ---- summing up ----

@@ -67,6 +67,13 @@ def dice(prediction: np.ndarray, reference: np.ndarray) -> float | None:
     return 2 * np.count_nonzero(prediction & reference) / both if both else None
 
 
+def mean_dice(prediction: np.ndarray, reference: np.ndarray, classes: Iterable[int]) -> float | None:
+    """Of two label images over these classes; one that neither has is left out, None where none is left."""
+    each = [dice(prediction == c, reference == c) for c in classes]
+    found = [score for score in each if score is not None]
+    return float(np.mean(found)) if found else None
+
+
 def surface_distances(
     prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[float]
 ) -> tuple[np.ndarray, np.ndarray]:

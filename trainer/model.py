@@ -19,7 +19,7 @@ from trainer.config import Config, read_config, write_config
 from trainer.files import read_tensors, replacing, write_tensors
 from trainer.inference import probabilities_of
 from trainer.machine import settled
-from trainer.metrics import dice
+from trainer.metrics import mean_dice
 from trainer.networks import build_for
 from trainer.networks.pretrained import misfits
 from trainer.propagation import propagate
@@ -46,14 +46,8 @@ def with_teacher(P: np.ndarray, teacher: np.ndarray) -> np.ndarray:
     The networks' share is half of the Dice between the two answers: fresh networks say nothing, and those that have
     learnt are heard as much as the strokes. Mostly that is better than either (docs/log.md).
     """
-    share = 0.5 * agreement(P.argmax(0), teacher.argmax(0), len(P))
+    share = 0.5 * mean_dice(P.argmax(0), teacher.argmax(0), range(len(P)))
     return share * P + (1 - share) * teacher.astype(np.float32)
-
-
-def agreement(one: np.ndarray, other: np.ndarray, classes: int) -> float:
-    """Mean Dice of two label images over the classes that either has, 0..1."""
-    scores = [dice(one == c, other == c) for c in range(classes)]
-    return float(np.mean([score for score in scores if score is not None]))
 
 
 def without_absent(P: np.ndarray, absent: Sequence[tuple[int, int]]) -> np.ndarray:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from trainer.files import replacing, write_tensors
 from trainer.machine import best_dtype
-from trainer.metrics import dice
+from trainer.metrics import mean_dice
 from trainer.propagation import contrast, first_looks
 from trainer.shapes import Drawn, generate
 from trainer.strokenet import WEIGHTS, StrokeNet, inputs, refined
@@ -163,7 +163,7 @@ def scores(network: StrokeNet, options: Options, weights: tuple[float, ...] = (0
         better = refined(network, image, drawn.strokes, P, L)
         for w, values in zip(weights, found.values(), strict=True):
             answer = ((1 - w) * P + w * better).argmax(0)
-            values.append(float(np.mean([dice(answer == c, drawn.label == c) for c in range(1, len(P))])))
+            values.append(mean_dice(answer, drawn.label, range(1, len(P))))
     return {name: round(float(np.mean(values)), 3) for name, values in found.items()}
 
 

@@ -19,7 +19,7 @@ from skimage.registration import optical_flow_ilk
 from skimage.transform import resize
 
 from trainer.appearance import Forest
-from trainer.metrics import dice
+from trainer.metrics import mean_dice
 from trainer.sample import IGNORE, Sample
 
 BETA = 1500.0  # how strongly a step in intensity (0..1) stops the walk
@@ -129,9 +129,7 @@ def judged(
 
 def agreement(P: np.ndarray, Q: np.ndarray) -> float:
     """Of two P (K, H, W): mean Dice of the classes but the background that either finds somewhere; 0 where none is."""
-    one, other = P.argmax(0), Q.argmax(0)
-    found = [dice(one == c, other == c) for c in range(1, len(P))]
-    return float(np.mean([score for score in found if score is not None] or [0.0]))
+    return mean_dice(P.argmax(0), Q.argmax(0), range(1, len(P))) or 0.0
 
 
 def first_looks(image: np.ndarray, target: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ pytest.importorskip("sklearn", reason="the random forest of the benchmark needs 
 from benchmarks import contestants, images, interactive
 from benchmarks.contestants import Agenda, Look, Work, fitted, forest, plugin, propagation, walker
 from benchmarks.images import Case, drawn, halves, kept, natural, person, picked
-from benchmarks.interactive import Job, at, behind, curves, foreground_dice, interval, measured, panels, summary
+from benchmarks.interactive import Job, at, behind, curves, interval, measured, panels, summary
 from trainer import Sample, load_dataset
 from trainer.sample import IGNORE
 
@@ -134,12 +134,6 @@ def test_falling_behind_is_told_with_its_time() -> None:
     ]
     found = {row["rival"]: row["lost"] for row in behind(entries)}
     assert found == {"forest": {"10": -0.2}, "pce": {}}
-
-
-def test_dice_is_a_mean_over_the_objects_that_are_there() -> None:
-    truth = np.array([0, 1, 1, 0], np.uint8)
-    assert foreground_dice(truth, truth, 3) == 1.0  # class 2 is nowhere
-    assert foreground_dice(np.array([0, 1, 0, 2], np.uint8), truth, 3) == pytest.approx((2 / 3 + 0) / 2)
 
 
 def test_looks_come_once_for_each_time_that_has_passed() -> None:

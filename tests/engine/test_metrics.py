@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from trainer.metrics import METRICS, diagonal, scores, summarise, surface_distances
+from trainer.metrics import METRICS, diagonal, mean_dice, scores, summarise, surface_distances
 
 CLASSES = ("background", "object")
 
@@ -105,6 +105,13 @@ def test_both_empty_is_left_out_and_counted() -> None:
     summary = summarise([empty, scores(full, full, (1.0, 1.0), CLASSES)])
     assert summary["left_out"] == {"background": 1, "object": 1}
     assert summary["classes"]["object"]["dice"] == 1.0
+
+
+def test_mean_dice_is_over_the_classes_that_either_has() -> None:
+    truth = np.array([0, 1, 1, 0], np.uint8)
+    assert mean_dice(truth, truth, (1, 2)) == 1.0  # class 2 is nowhere
+    assert mean_dice(np.array([0, 1, 0, 2], np.uint8), truth, (1, 2)) == pytest.approx((2 / 3 + 0) / 2)
+    assert mean_dice(truth, truth, (2,)) is None
 
 
 def test_a_perfect_prediction() -> None:
