@@ -8,7 +8,7 @@ networks train for some iterations, the answer is scored, and each policy draws 
 goes on with the new strokes, as in the plugin. The answer is that of Model.fill_in. Policies:
     disagreement   what the plugin says: places of the networks' divergence, slice by slice (trainer.disagreement)
     ordered        the same with the UNet's entropy
-    chance         the same with a map of random numbers: slices and places of each class at random
+    chance         the same with a map of random numbers: what the order gives by itself
     entropy        where the UNet's entropy is largest, whatever slice and class
     random         places anywhere
     error          the largest mistake, which only one who knows the truth can find: an upper bound
@@ -234,9 +234,8 @@ def of_map(heat: Callable[[dict[str, np.ndarray], np.random.Generator], np.ndarr
 
 
 def noise(P: dict[str, np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    """(*space) of random numbers, each slice with as much doubt as it happens to have."""
-    values = rng.random(next(iter(P.values())).shape[1:], np.float32)
-    return values * rng.random((len(values), *[1] * (values.ndim - 1)), np.float32) if values.ndim == 3 else values
+    """(*space) of random numbers."""
+    return rng.random(next(iter(P.values())).shape[1:], np.float32)
 
 
 def anywhere(P: dict[str, np.ndarray], labels: np.ndarray, drawn: np.ndarray, rng: np.random.Generator) -> list[Place]:

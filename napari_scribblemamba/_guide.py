@@ -63,8 +63,7 @@ class Guide:
 
         images = {sample.name: sample for sample in samples}
         found = [place for places in self._places.values() for place in places if place.image in images]
-        drawn = {(sample.name, z) for sample in samples for z in _annotated(sample)}
-        open_ = [place for place in ranked(found, 5 * PLACES, drawn) if is_undrawn(place, images[place.image])]
+        open_ = [place for place in ranked(found, 5 * PLACES) if is_undrawn(place, images[place.image])]
         return Guidance(tuple(open_[:PLACES]), self._verdict())
 
     def _verdict(self) -> Verdict | None:
@@ -90,14 +89,6 @@ def is_undrawn(place: Place, sample: Sample) -> bool:
     top, left = (0, 0) if sample.part is None else sample.part.corner
     inside = replace(place, row=place.row - top, column=place.column - left)
     return not touched(inside, plane_of(sample, sample.target, place.slice if sample.target.ndim == 3 else None))
-
-
-def _annotated(sample: Sample) -> list[int]:
-    """Slices of its stack that others follow."""
-    from trainer.disagreement import annotated
-
-    slices = annotated(sample.target)
-    return slices if sample.part is None else [sample.part.slices[z] for z in slices]
 
 
 def _placed(place: Place, sample: Sample, index: int) -> Place:

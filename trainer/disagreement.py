@@ -2,14 +2,14 @@
 
 Query by committee: Seung, Opper and Sompolinsky, COLT 1992; the divergence is Lin's, IEEE Trans. Inf. Theory 37 (1991),
 eq. 5.1, of as many distributions as there are networks. In the plane a place is a soft disc of radius REACH. The slice
-with most doubt comes first, with a place for each class: strokes of all classes are what can be carried to its
-neighbours, and whoever draws would rather not change slices after every stroke.
+with most doubt around it comes first, with a place for each class: strokes of all classes are what can be carried to
+its neighbours, and whoever draws would rather not change slices after every stroke.
 
 K classes · P probabilities (K, *space) · space is (H, W) or (D, H, W) · map float32 (*space) in 0..1
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +23,6 @@ from trainer.sample import IGNORE
 REACH = 8  # pixels of a place's disc, and between two places
 BLUR = REACH / 2  # pixels, of the Gaussian that is the soft disc
 DRAWN = 4  # pixels around a stroke that it speaks for: less than most things are thick
-BESIDE = 1  # slices before and behind one with more doubt, whose turn comes after all others
 LEAST = 0.1  # of score; below it a place is not worth the way
 
 
@@ -81,14 +80,8 @@ def places(
     strokes {image: uint8 (*space)}: what is drawn already, IGNORE elsewhere; near a stroke no place is named. labels
     {image: uint8 (*space)}: the classes as far as they are known.
     """
-    found = [place for name in maps for place in peaks(name, maps[name], strokes[name], labels[name], count)]
-    return ranked(found, count, {(name, z) for name in maps for z in annotated(strokes[name])})
-
-
-def annotated(strokes: np.ndarray) -> list[int]:
-    """Slices of a stack (D, H, W) on which two classes or more are drawn; a picture has none that others follow."""
-    stack = strokes if strokes.ndim == 3 else ()
-    return [z for z, plane in enumerate(stack) if len(np.unique(plane[plane != IGNORE])) > 1]
+    found = (place for name in maps for place in peaks(name, maps[name], strokes[name], labels[name], count))
+    return ranked(found, count)
 
 
 def peaks(name: str, values: np.ndarray, drawn: np.ndarray, labels: np.ndarray, most: int) -> Iterator[Place]:
@@ -123,28 +116,34 @@ def far_from(strokes: np.ndarray) -> np.ndarray:
     return ndi.distance_transform_edt(strokes == IGNORE) > DRAWN
 
 
-def ranked(found: Iterable[Place], count: int, drawn: Collection[tuple[str, int]] = ()) -> list[Place]:
-    """Of places that were found slice by slice, the best of each class in the slice with most doubt, then in the next;
-    then the second best. In a stack, slices in which some class is not seen come later, as they cannot be carried to
-    others; and so do those beside one that was `drawn` on, (image, slice), or has more doubt: it may answer them, too.
+def ranked(found: Iterable[Place], count: int) -> list[Place]:
+    """Of places that were found slice by slice, the best of each class in the slice with most doubt around it, then in
+    the next; then the second best. Slices of a stack in which some class is not seen come later, as their strokes
+    cannot be carried to others.
     """
     found = list(found)
-    doubts = {(place.image, place.slice): place.doubt for place in found}
+    doubts = around({(place.image, place.slice): place.doubt for place in found})
     most: dict[str, int] = defaultdict(int)
     for place in found:
         most[place.image] = max(most[place.image], place.classes)
-    taken = set(drawn)
-    leading: set[tuple[str, int]] = set()
-    for image, z in sorted(doubts, key=lambda at: -doubts[at]):
-        if not any((image, z + step) in taken for step in range(-BESIDE, BESIDE + 1)):
-            leading.add((image, z))
-            taken.add((image, z))
 
     def rank(place: Place) -> tuple:
-        late = place.classes < most[place.image], (place.image, place.slice) not in leading
-        return *late, place.turn, -place.doubt, -place.score
+        return place.classes < most[place.image], place.turn, -doubts[place.image, place.slice], -place.score
 
     return apart(sorted(found, key=rank), count)
+
+
+def around(doubts: Mapping[tuple[str, int], float]) -> dict[tuple[str, int], float]:
+    """{(image, slice): doubt} with that of the other slices of an image added, the less the farther they are: strokes
+    are carried along a stack. Half of it away nothing counts."""
+    total = {}
+    for image in {image for image, _ in doubts}:
+        slices = np.array([z for name, z in doubts if name == image])
+        own = np.array([doubts[image, z] for z in slices])
+        reach = max(1.0, (np.ptp(slices) + 1) / 2)
+        weights = (1 - np.abs(slices[:, None] - slices) / reach).clip(0)
+        total |= {(image, int(z)): float(value) for z, value in zip(slices, weights @ own, strict=True)}
+    return total
 
 
 def apart(found: Iterable[Place], count: int) -> list[Place]:

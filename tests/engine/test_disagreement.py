@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks.annotation import NEXT, drawn_until, gain, summary
 from benchmarks.images import Case
-from trainer.disagreement import DRAWN, Place, divergence, entropy, places, undrawn
+from trainer.disagreement import DRAWN, Place, around, divergence, entropy, places, undrawn
 from trainer.sample import IGNORE, Sample
 
 SURE = np.eye(3, dtype=np.float32)  # of class 0, 1, 2
@@ -80,20 +80,24 @@ def test_the_larger_doubt_comes_first_over_slices_and_images() -> None:
     assert found(maps, 1) == best[:1]
 
 
-def test_a_slice_beside_one_with_more_doubt_comes_last() -> None:
-    values = doubt((9, 60, 60), ((2, 30, 30), 4), ((3, 30, 30), 5), ((4, 20, 30), 4), ((8, 30, 30), 2))
-    assert [place.slice for place in found({"a": values}, 5)] == [3, 8, 2, 4]
+def test_a_slice_in_the_midst_of_doubt_comes_before_one_that_has_more_itself() -> None:
+    values = doubt(
+        (9, 60, 60), ((1, 30, 30), 5), ((5, 30, 30), 4), ((6, 30, 30), 4), ((7, 30, 30), 4), ((8, 30, 30), 2)
+    )
+    assert [place.slice for place in found({"a": values}, 5)] == [6, 7, 5, 8, 1]
 
 
-def test_a_slice_that_cannot_be_carried_on_comes_later_and_so_does_one_beside_a_drawn_one() -> None:
-    """Most doubt is on slice 7, where one class is seen; then on slice 3, beside 2, which was drawn on."""
+def test_doubt_counts_for_other_slices_of_its_stack_the_less_the_farther() -> None:
+    doubts = {("a", 2): 8.0, ("a", 3): 4.0, ("a", 5): 2.0, ("b", 3): 1.0}
+    assert around(doubts) == {("a", 2): 8 + 2, ("a", 3): 4 + 4, ("a", 5): 2, ("b", 3): 1}
+
+
+def test_a_slice_that_cannot_be_carried_on_comes_later() -> None:
+    """Most doubt is on slice 7, where one class is seen."""
     values = doubt((8, 60, 60), ((7, 30, 30), 6), ((3, 30, 30), 5), ((5, 30, 30), 3))
     labels = np.zeros((8, 60, 60), np.uint8)
     labels[:7, :, 45:] = 1
-    strokes = blank(8, 60, 60)
-    strokes[2, 5], strokes[2, 50] = 0, 1
-    best = places({"a": values}, {"a": strokes}, {"a": labels}, 5)
-    assert [place.slice for place in best] == [5, 3, 7]
+    assert [place.slice for place in found({"a": values}, 5, {"a": labels})] == [3, 5, 7]
 
 
 def test_of_pictures_those_that_were_drawn_on_do_not_wait() -> None:
