@@ -38,21 +38,26 @@ class Guide:
         self._places: dict[Piece, list[Place]] = {}
         self._answers: dict[Piece, Answers] = {}
 
-    def see(self, sample: Sample, index: int | None, probabilities: Mapping[str, np.ndarray]) -> None:
-        """{network: P (K, *item)} of slice `index` of a stack; None: of all of the image."""
-        from trainer.disagreement import divergence, peaks
+    def see(
+        self,
+        sample: Sample,
+        index: int | None,
+        probabilities: Mapping[str, np.ndarray],
+        disagreement: np.ndarray | None,
+    ) -> None:
+        """{network: P (K, *item)} and where they disagree (*item), of slice `index` of a stack; None: of all of it."""
+        from trainer.disagreement import peaks
         from trainer.referee import answers
         from trainer.sample import plane_of
 
-        each = {name: P for name, P in probabilities.items() if name != ENSEMBLE}
         piece = (sample.name, index)
         held = self.held.get(sample.name)
         if held is not None and held.shape != sample.target.shape:  # strokes came meanwhile, and with them another part
             held = None
         drawn = sample.target if held is None else np.minimum(sample.target, held)  # IGNORE is the highest
-        if len(each) > 1:
+        if disagreement is not None:
             strokes, labels = plane_of(sample, drawn, index), probabilities[ENSEMBLE].argmax(0)
-            found = peaks(sample.name, divergence(each), strokes, labels, PLACES)
+            found = peaks(sample.name, disagreement, strokes, labels, PLACES)
             self._places[piece] = [place if index is None else _placed(place, sample, index) for place in found]
         if held is not None:
             self._answers[piece] = answers(probabilities, plane_of(sample, held, index))

@@ -525,21 +525,45 @@ def difference_layers(viewer: ViewerModel, image: Image) -> list[Labels]:
 
 def probability_layer(viewer: ViewerModel, image: Image, network: str, brush: Brush) -> Image:
     """How sure a network is of a class, float32 0..1 over the image; made where there is none yet."""
-    entry = {"probability": [network, brush.name], "image": image.unique_id}
-    for layer in overlays(viewer, image):
-        if layer.metadata[KEY] == entry and layer.data.shape == image_space(image):
-            return layer
+    entry = {"probability": [network, brush.name]}
+    return _glow(viewer, image, entry, f"P({brush.name}) · {network}", brush.colour)
+
+
+def disagreement_layer(viewer: ViewerModel, image: Image) -> Image:
+    """How far the networks' answers are apart, float32 0..1 over the image; made where there is none yet, and kept up
+    to date by `show_disagreement`."""
+    return _glow(viewer, image, {"disagreement": True}, "disagreement", DISAGREEMENT)
+
+
+def show_disagreement(
+    viewer: ViewerModel, image: Image, values: np.ndarray, index: int | None, box: Box | None = None
+) -> None:
+    """Write values (H, W) into slice `index` of the layer, or (*space) into all of it, where there is that layer."""
+    if (layer := _found(viewer, image, {"disagreement": True})) is not None:
+        layer.data[index_of(image, index, box)] = values
+
+
+def _glow(viewer: ViewerModel, image: Image, entry: dict[str, object], name: str, colour: str) -> Image:
+    """Values 0..1 as light of one colour over the image: the layer with this entry, made where there is none yet."""
+    if (layer := _found(viewer, image, entry)) is not None:
+        return layer
     layer = Image(
         np.zeros(image_space(image), np.float32),
-        name=f"P({brush.name}) · {network} · {image.name}",
-        metadata={KEY: entry},
+        name=f"{name} · {image.name}",
+        metadata={KEY: {**entry, "image": image.unique_id}},
         contrast_limits=(0, 1),
-        colormap=Colormap([(0, 0, 0, 1), transform_color(brush.colour)[0]], name=f"to {brush.colour}"),
+        colormap=Colormap([(0, 0, 0, 1), transform_color(colour)[0]], name=f"to {colour}"),
         blending="additive",
         **geometry_of(image),
     )
     _insert(viewer, layer, below=[image, *overlays(viewer, image)])
     return layer
+
+
+def _found(viewer: ViewerModel, image: Image, entry: dict[str, object]) -> Image | Labels | None:
+    """Of the overlays that are as large as the image, the one whose metadata say this."""
+    ours = [layer for layer in overlays(viewer, image) if entry.items() <= layer.metadata[KEY].items()]
+    return next((layer for layer in ours if layer.data.shape == image_space(image)), None)
 
 
 def overlays(viewer: ViewerModel, image: Image) -> list[Image | Labels]:

@@ -87,6 +87,8 @@ class Overlays:
         self.predicted.add((prediction.image, prediction.index))
         before = set(_layers.overlays(self._viewer, image))
         _layers.show_prediction(self._viewer, image, prediction.labels, prediction.index, self.brushes(), box)
+        if prediction.disagreement is not None:
+            _layers.show_disagreement(self._viewer, image, prediction.disagreement, prediction.index, box)
         if prediction.probabilities is not None:
             self._show_probability(image, prediction)
         if set(_layers.overlays(self._viewer, image)) != before:
@@ -128,6 +130,10 @@ class Overlays:
     def recolour(self) -> None:
         for image in self.images():
             _layers.recolour_predictions(self._viewer, image, self.brushes())
+
+    def add_disagreement(self, image: Image) -> None:
+        """A layer of where the networks disagree; it is empty until they predict again."""
+        _layers.disagreement_layer(self._viewer, image).visible = True
 
     def show_difference(self, image: Image | None, one: str, other: str) -> None:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,7 @@ class Prediction:
     labels: dict[str, np.ndarray]  # network or "ensemble" -> uint8 classes (H, W), or (*space) where index is None
     source: str  # for people: "propagated strokes", "3 networks and propagated strokes", "ensemble of 3 networks"
     fraction: float = 1.0  # how much of the whole is predicted, 0..1; 1 also while training
+    disagreement: np.ndarray | None = None  # of the networks, float32 (*its labels) in 0..1; None of a single one
     network: str = ""  # whose probabilities were asked for
     probabilities: np.ndarray | None = None  # of that network, float32 (K, *its labels)
 
@@ -53,8 +54,9 @@ class SlicePredictor:
 
     def __call__(self, sample: Sample, index: int | None, fraction: float = 1.0) -> Prediction:
         probabilities = self._model.item_probabilities(*self._prepare(sample, index))  # each (K, *item)
+        apart = disagreement(probabilities)
         if self._guide is not None:
-            self._guide.see(sample, index, probabilities)
+            self._guide.see(sample, index, probabilities, apart)
         labels = {name: p.argmax(0).astype(np.uint8) for name, p in probabilities.items()}
         names = self._model.names
         source = f"ensemble of {len(names)} networks" if len(names) > 1 else f"prediction of {names[0]}"
@@ -65,8 +67,9 @@ class SlicePredictor:
             source = f"{len(names)} network{'s' * (len(names) > 1)} and propagated strokes"
         if sample.part is not None:  # what is outside its box is left empty
             labels = {name: sample.part.plane(plane, 0) for name, plane in labels.items()}
+            apart = None if apart is None else sample.part.plane(apart, 0)
         wanted = probabilities[self._wanted] if self._wanted else None
-        return Prediction(sample.name, index, labels, source, fraction, self._wanted or "", wanted)
+        return Prediction(sample.name, index, labels, source, fraction, apart, self._wanted or "", wanted)
 
     def _prepare(self, sample: Sample, index: int | None) -> tuple[object, int]:
         """What the model takes, and which item of it: of a large stack a slice alone, else all of the image at once."""
@@ -96,6 +99,14 @@ class SlicePredictor:
         if position is None or teacher.shape[1:] != part.space or not (whole or part == sample.part):
             return None
         return teacher[:, position], part.index if whole else (...,)
+
+
+def disagreement(probabilities: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """Of the networks {name: P (K, *item)}, the ensemble beside them: (*item) in 0..1; None of a single network."""
+    from trainer.disagreement import divergence
+
+    each = {name: P for name, P in probabilities.items() if name != "ensemble"}
+    return divergence(each) if len(each) > 1 else None
 
 
 def filled_in(P: np.ndarray, teacher: np.ndarray, strokes: np.ndarray, where: tuple = (...,)) -> np.ndarray:

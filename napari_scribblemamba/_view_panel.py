@@ -29,6 +29,7 @@ class ViewPanel(QWidget):
     valueChanged = Signal()
     differenceRequested = Signal(str, str)  # two networks
     probabilityRequested = Signal(str)  # a network; of the class in hand
+    disagreementRequested = Signal()
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,14 +55,19 @@ class ViewPanel(QWidget):
         self._difference.setToolTip("A layer that shows where these two disagree")
         self._probability = QPushButton("Show how sure")
         self._probability.setToolTip("Predict again, and show how sure it is of the class in hand, as an image")
+        self._disagreement = QPushButton("Show where all disagree")
+        self._disagreement.setToolTip(
+            "A layer of how far the networks are apart, kept up to date as they learn"
+        )
         rare = QWidget()
         grid = QGridLayout(rare)
         grid.setContentsMargins(0, 0, 0, 0)
         for column, widget in enumerate((self._one, QLabel("–"), self._other)):
             grid.addWidget(widget, 0, column)
         grid.addWidget(self._difference, 1, 0, 1, 3)
-        grid.addWidget(self._of, 2, 0)
-        grid.addWidget(self._probability, 2, 1, 1, 2)
+        grid.addWidget(self._disagreement, 2, 0, 1, 3)
+        grid.addWidget(self._of, 3, 0)
+        grid.addWidget(self._probability, 3, 1, 1, 2)
         grid.setColumnStretch(0, 1)
         grid.setColumnStretch(2, 1)
         layout = QVBoxLayout(self)
@@ -77,6 +83,7 @@ class ViewPanel(QWidget):
         self._difference.clicked.connect(
             lambda: self.differenceRequested.emit(self._one.currentText(), self._other.currentText())
         )
+        self._disagreement.clicked.connect(self.disagreementRequested)
         self._probability.clicked.connect(lambda: self.probabilityRequested.emit(self._of.currentText()))
         for combo in (self._one, self._other):
             combo.currentTextChanged.connect(self._update)
@@ -134,5 +141,6 @@ class ViewPanel(QWidget):
     def _update(self) -> None:
         self.setVisible(bool(self._names))  # nothing to see yet
         self._difference.setEnabled(self._one.currentText() != self._other.currentText())
+        self._disagreement.setEnabled(len(set(self._names) - {ENSEMBLE}) > 1)
         free = self._state in ("idle", "predicting")
         self._probability.setEnabled(self._has_model and free and bool(self._names))

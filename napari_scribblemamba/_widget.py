@@ -210,6 +210,7 @@ class ScribbleMamba(QWidget):
         self.training.valueChanged.connect(self._take_up_strokes)
         self.view.differenceRequested.connect(lambda *two: self.overlays.show_difference(self.hand.image, *two))
         self.view.probabilityRequested.connect(self._predict)
+        self.view.disagreementRequested.connect(self._show_disagreement)
         self.models.predictRequested.connect(self._predict)
         self.models.allRequested.connect(self._predict_all)
         self.models.stopRequested.connect(self._stop)
@@ -344,6 +345,16 @@ class ScribbleMamba(QWidget):
             self._predict_these([self.hand.needed_image()], probabilities)
         except ValueError as e:
             show_error(str(e))
+
+    def _show_disagreement(self) -> None:
+        """Where the networks disagree: while they train, as far as they look; else of the whole image at once."""
+        try:
+            self.overlays.add_disagreement(self.hand.needed_image())
+        except ValueError as e:
+            show_error(str(e))
+        else:
+            if self.session.state == "idle" and self.session.model is not None:
+                self._predict()
 
     def _predict_all(self) -> None:
         """Every image of the project, the one in hand first."""

@@ -10,8 +10,9 @@ from qtpy.QtCore import Qt
 from test_widget import draw, press, stack_in_a_window
 
 from napari_scribblemamba._guide import Guide, held_out
+from napari_scribblemamba._predictor import SlicePredictor, disagreement
 from napari_scribblemamba._session import Session
-from trainer import IGNORE
+from trainer import IGNORE, Sample
 
 SPOT = (slice(22, 30), slice(4, 12))  # where the networks disagree, in slice 2
 
@@ -26,10 +27,14 @@ def opinions(z: int) -> dict[str, np.ndarray]:
     return {"unet": one, "swinunet": other, "ensemble": (one + other) / 2}
 
 
+def see(guide: Guide, sample: Sample, z: int, P: dict[str, np.ndarray]) -> None:
+    guide.see(sample, z, P, disagreement(P))
+
+
 def test_the_place_of_doubt_goes_once_it_is_drawn_on() -> None:
     guide, sample = Guide(), disc_sample(depth=4)
     for z in range(4):
-        guide.see(sample, z, opinions(z))
+        see(guide, sample, z, opinions(z))
     [place] = guide.guidance([sample]).places
     assert place.image == "disc" and place.slice == 2
     assert 22 <= place.row < 30 and 4 <= place.column < 12
@@ -46,7 +51,7 @@ def test_held_out_strokes_judge() -> None:
     for z in range(6):
         right = np.stack([whole.target[z] != 1, whole.target[z] == 1]).astype(np.float32)
         wrong = right[::-1]
-        guide.see(sample, z, {"unet": wrong, "swinunet": right, "ensemble": right})
+        see(guide, sample, z, {"unet": wrong, "swinunet": right, "ensemble": right})
     verdict = guide.guidance([sample]).verdict
     assert verdict.mean["swinunet"].f1 == 1 and verdict.mean["unet"].f1 == 0 and verdict.best == "swinunet"
     assert Guide().guidance([sample]).verdict is None
@@ -55,16 +60,17 @@ def test_held_out_strokes_judge() -> None:
 def test_strokes_that_judge_another_part_of_a_stack_wait() -> None:
     sample = disc_sample(depth=4)
     guide = Guide({"disc": np.zeros((6, 32, 32), np.uint8)})  # more slices were drawn on while the networks looked
-    guide.see(sample, 2, opinions(2))
+    see(guide, sample, 2, opinions(2))
     [place] = guide.guidance([sample]).places
     assert place.slice == 2 and guide.guidance([sample]).verdict is None
 
 
-def test_the_session_tells_while_it_trains_and_after() -> None:
-    class Divided(FakeModel):
-        def item_probabilities(self, prepared: np.ndarray, z: int) -> dict[str, np.ndarray]:
-            return opinions(z)
+class Divided(FakeModel):
+    def item_probabilities(self, prepared: np.ndarray, z: int) -> dict[str, np.ndarray]:
+        return opinions(z)
 
+
+def test_the_session_tells_while_it_trains_and_after() -> None:
     class Run(FakeRun):
         def __init__(self, *args: object) -> None:
             super().__init__(*args)
@@ -74,6 +80,47 @@ def test_the_session_tells_while_it_trains_and_after() -> None:
     session.guided.connect(said.append)
     session.train([disc_sample(depth=4)], CLASSES, CONFIG)
     assert [place.slice for place in said[-1].places] == [2]
+
+
+def test_a_prediction_says_where_the_networks_disagree() -> None:
+    class Alone(Divided):
+        names = ("unet",)
+
+        def item_probabilities(self, prepared: np.ndarray, z: int) -> dict[str, np.ndarray]:
+            return {name: opinions(z)[name] for name in ("unet", "ensemble")}
+
+    predict = SlicePredictor(Divided(), {}, {})
+    apart = [predict(disc_sample(depth=4), z).disagreement for z in (1, 2)]
+    expected = np.zeros((32, 32))
+    expected[SPOT] = 1  # two networks, sure of different things
+    assert not apart[0].any() and np.allclose(apart[1], expected)
+    assert SlicePredictor(Alone(), {}, {})(disc_sample(depth=4), 2).disagreement is None
+
+
+def test_a_layer_shows_where_the_networks_disagree(make_napari_viewer: Callable[..., Viewer], qtbot: QtBot) -> None:
+    viewer = make_napari_viewer(show=True)
+    widget = stack_in_a_window(viewer)
+    assert not widget.view._disagreement.isEnabled()
+    widget.session._set_model(Spotted())
+    widget.models._predict.click()
+    qtbot.waitUntil(lambda: widget.session.state == "idle", timeout=30_000)
+    assert "disagreement · stack" not in viewer.layers  # only who asks has it
+    widget.view._disagreement.click()
+    qtbot.waitUntil(lambda: widget.session.state == "idle", timeout=30_000)
+    layer = viewer.layers["disagreement · stack"]
+    assert layer.visible and [z for z in range(6) if layer.data[z].any()] == [2]
+    assert np.allclose(layer.data[(2, *SPOT)], 1)
+    assert widget.layers._image.count() == 1  # nor is it offered as an image to draw on
+    widget.view._disagreement.click()
+    assert [each.name for each in viewer.layers].count("disagreement · stack") == 1
+    qtbot.waitUntil(lambda: widget.session.state == "idle", timeout=30_000)
+
+
+class Spotted(Divided):
+    """Of images as large as those in the window."""
+
+    def item_probabilities(self, prepared: np.ndarray, z: int) -> dict[str, np.ndarray]:
+        return {name: np.pad(P, ((0, 0), (0, 16), (0, 16)), mode="edge") for name, P in opinions(z).items()}
 
 
 def test_a_start_is_handed_to_the_run() -> None:

@@ -183,6 +183,19 @@ def test_a_probability_is_an_image_that_is_no_source() -> None:
     assert _layers.is_source_image(image) and not _layers.is_source_image(layer)
 
 
+def test_disagreement_is_written_where_it_is_shown() -> None:
+    viewer, image = predicted()
+    values = np.array([[0, 0.5], [1, 0]], np.float32)
+    _layers.show_disagreement(viewer, image, values, 1)
+    assert "disagreement · heart" not in viewer.layers
+    layer = _layers.disagreement_layer(viewer, image)
+    _layers.show_disagreement(viewer, image, values, 1)
+    assert np.array_equal(layer.data, [np.zeros((2, 2)), values]) and layer.contrast_limits == [0, 1]
+    assert _layers.disagreement_layer(viewer, image) is layer and not _layers.is_source_image(layer)
+    _layers.clear_predictions(viewer, image)
+    assert not layer.data.any()
+
+
 def test_one_view_for_all_predictions() -> None:
     viewer, image = predicted()
     unet, ensemble = (_layers.prediction_layers(viewer, image)[name] for name in ("unet", "ensemble"))
