@@ -526,13 +526,17 @@ def difference_layers(viewer: ViewerModel, image: Image) -> list[Labels]:
 def probability_layer(viewer: ViewerModel, image: Image, network: str, brush: Brush) -> Image:
     """How sure a network is of a class, float32 0..1 over the image; made where there is none yet."""
     entry = {"probability": [network, brush.name]}
-    return _glow(viewer, image, entry, f"P({brush.name}) · {network}", brush.colour)
+    look = {"colormap": _ramp((0, 0, 0, 1), brush.colour), "blending": "additive", "contrast_limits": (0, 1)}
+    return _made_layer(viewer, image, entry, f"P({brush.name}) · {network}", look)
 
 
 def disagreement_layer(viewer: ViewerModel, image: Image) -> Image:
     """How far the networks' answers are apart, float32 0..1 over the image; made where there is none yet, and kept up
-    to date by `show_disagreement`."""
-    return _glow(viewer, image, {"disagreement": True}, "disagreement", DISAGREEMENT)
+    to date by `show_disagreement`. Its light is not added to the predictions', or they would look like other classes.
+    """
+    colours = _ramp((0, 0, 0, 0), DISAGREEMENT)
+    look = {"colormap": colours, "blending": "translucent", "contrast_limits": (0, 0.5)}  # more is rare
+    return _made_layer(viewer, image, {"disagreement": True}, "disagreement", look)
 
 
 def show_disagreement(
@@ -543,17 +547,22 @@ def show_disagreement(
         layer.data[index_of(image, index, box)] = values
 
 
-def _glow(viewer: ViewerModel, image: Image, entry: dict[str, object], name: str, colour: str) -> Image:
-    """Values 0..1 as light of one colour over the image: the layer with this entry, made where there is none yet."""
+def _ramp(start: tuple[float, ...], colour: str) -> Colormap:
+    """From RGBA at 0 to a colour at 1."""
+    return Colormap([start, transform_color(colour)[0]], name=f"{start} to {colour}")
+
+
+def _made_layer(
+    viewer: ViewerModel, image: Image, entry: dict[str, object], name: str, look: dict[str, object]
+) -> Image:
+    """Values 0..1 over the image: the layer with this entry, made where there is none yet."""
     if (layer := _found(viewer, image, entry)) is not None:
         return layer
     layer = Image(
         np.zeros(image_space(image), np.float32),
         name=f"{name} · {image.name}",
         metadata={KEY: {**entry, "image": image.unique_id}},
-        contrast_limits=(0, 1),
-        colormap=Colormap([(0, 0, 0, 1), transform_color(colour)[0]], name=f"to {colour}"),
-        blending="additive",
+        **look,
         **geometry_of(image),
     )
     _insert(viewer, layer, below=[image, *overlays(viewer, image)])

@@ -56,9 +56,7 @@ class ViewPanel(QWidget):
         self._probability = QPushButton("Show how sure")
         self._probability.setToolTip("Predict again, and show how sure it is of the class in hand, as an image")
         self._disagreement = QPushButton("Show where all disagree")
-        self._disagreement.setToolTip(
-            "A layer of how far the networks are apart, kept up to date as they learn"
-        )
+        self._disagreement.setToolTip("A layer of how far the networks are apart, kept up to date as they learn")
         rare = QWidget()
         grid = QGridLayout(rare)
         grid.setContentsMargins(0, 0, 0, 0)
