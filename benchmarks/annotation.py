@@ -16,8 +16,9 @@ goes on with the new strokes, as in the plugin. The answer is that of Model.fill
 Writes FILE.json, by default benchmarks/results/annotation-<date>-<half>.json, after every curve, and a plot beside it:
     entries   one curve each: modality, case, policy, seed, and points [[seconds drawn, dice of the answer, dice of
               the networks' ensemble alone], ...], one a round
-    summary   for each modality, policy and of these two: mean Dice of each round, its mean over the rounds after the
-              first, and by how much that is above random, paired by image, with a 95 % interval (bootstrap over images)
+    summary   for each modality, all images of nuclei being one more, each policy and of these two: mean Dice of each
+              round, its mean over the rounds after the first, and by how much that is above random places and above
+              entropy, paired by image: mean and 95 % interval (bootstrap over images)
 """
 
 import datetime
@@ -58,6 +59,8 @@ POLICIES: tuple[Policy, ...] = get_args(Policy)
 Entry = dict  # one curve, as in the file
 MOST = 50  # places asked for in a round; nobody draws as many
 IMAGE = "image"  # the only one there is
+RIVALS: tuple[Policy, ...] = ("random", "entropy")
+NUCLEI: tuple[Modality, ...] = ("fluorescence", "histology", "brightfield")
 ANSWERS = {"shown": 1, "networks": 2}  # -> its place in a point
 COLOURS = {
     "disagreement": "tab:red",
@@ -277,14 +280,14 @@ NEXT: dict[Policy, Next] = {
 def summary(entries: list[Entry]) -> list[dict]:
     """A row for each kind of image, policy and answer."""
     groups = grouped(entries)
-    return [
-        row(modality, policy, answer, own, groups.get((modality, "random"), []))
-        for (modality, policy), own in groups.items()
-        for answer in ANSWERS
-    ]
+    rows = []
+    for (modality, policy), own in groups.items():
+        rivals = {rival: groups.get((modality, rival), []) for rival in RIVALS if rival != policy}
+        rows += [row(modality, policy, answer, own, rivals) for answer in ANSWERS]
+    return rows
 
 
-def row(modality: str, policy: str, answer: str, own: list[Entry], rivals: list[Entry]) -> dict:
+def row(modality: str, policy: str, answer: str, own: list[Entry], rivals: dict[str, list[Entry]]) -> dict:
     points = np.array([entry["points"] for entry in own])  # (curves, rounds, 3)
     found = {
         "modality": modality,
@@ -295,16 +298,21 @@ def row(modality: str, policy: str, answer: str, own: list[Entry], rivals: list[
         "dice": points[..., ANSWERS[answer]].mean(0).round(4).tolist(),
         "after_drawing": round(float(points[:, 1:, ANSWERS[answer]].mean()), 4),
     }
-    if policy != "random" and (gains := gain(own, rivals, answer)):
-        found["above_random"] = round(float(np.mean(gains)), 4)
-        found["interval"] = [round(end, 4) for end in interval(gains)]
+    for rival, theirs in rivals.items():
+        if gains := gain(own, theirs, answer):
+            found[f"above_{rival}"] = [round(x, 4) for x in (float(np.mean(gains)), *interval(gains))]
     return found
 
 
 def grouped(entries: list[Entry]) -> dict[tuple[str, str], list[Entry]]:
+    """By (modality, policy); images of nuclei also together."""
     found = defaultdict(list)
     for entry in entries:
         found[entry["modality"], entry["policy"]].append(entry)
+    if len({entry["modality"] for entry in entries} & set(NUCLEI)) > 1:
+        for entry in entries:
+            if entry["modality"] in NUCLEI:
+                found["nuclei", entry["policy"]].append(entry)
     return found
 
 

@@ -199,4 +199,14 @@ def test_gains_are_paired_by_image() -> None:
     rivals = [entry("b", "random", 0.9, 0.4, 0.6), entry("a", "random", 0.0, 0.6, 0.6)]
     assert gain(ours, rivals, "shown") == pytest.approx([0.1, 0.3])
     (row,) = (r for r in summary(ours + rivals) if (r["policy"], r["answer"]) == ("disagreement", "shown"))
-    assert (row["above_random"], row["after_drawing"], row["images"]) == (0.2, 0.75, 2)
+    assert (row["above_random"][0], row["after_drawing"], row["images"]) == (0.2, 0.75, 2)
+    assert 0.1 <= row["above_random"][1] <= 0.2 <= row["above_random"][2] <= 0.3 and "above_entropy" not in row
+
+
+def test_images_of_nuclei_are_also_summed_up_together() -> None:
+    entries = [
+        {"modality": kind, "case": kind, "policy": "random", "seed": 0, "points": [[9, 0, 0], [9, d, 0]]}
+        for kind, d in (("histology", 0.2), ("brightfield", 0.4), ("cardiac", 0.9))
+    ]
+    means = {r["modality"]: r["after_drawing"] for r in summary(entries) if r["answer"] == "shown"}
+    assert means == pytest.approx({"histology": 0.2, "brightfield": 0.4, "cardiac": 0.9, "nuclei": 0.3})
