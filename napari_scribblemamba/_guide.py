@@ -67,14 +67,14 @@ class Guide:
         from trainer.disagreement import ranked
 
         images = {sample.name: sample for sample in samples}
-        found = [place for places in self._places.values() for place in places if place.image in images]
+        found = [place for places in list(self._places.values()) for place in places if place.image in images]
         open_ = [place for place in ranked(found, 5 * PLACES) if is_undrawn(place, images[place.image])]
         return Guidance(tuple(open_[:PLACES]), self._verdict())
 
     def _verdict(self) -> Verdict | None:
         from trainer.referee import joined, verdict
 
-        seen = [answers for answers in self._answers.values() if len(answers.truth)]
+        seen = [answers for answers in list(self._answers.values()) if len(answers.truth)]
         return verdict(joined(seen)) if seen else None
 
 

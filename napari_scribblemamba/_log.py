@@ -200,6 +200,8 @@ class Log:
                 self._stream = self.file.open("r+b", buffering=0)
 
     def _check_place(self) -> None:
+        if self._stream.closed:  # it could not be opened again after a compaction
+            self._stream = self.file.open("r+b", buffering=0)
         ours = os.fstat(self._stream.fileno())
         if not self.file.exists() or not os.path.samestat(self.file.stat(), ours):
             raise OSError(f"{self.file} was removed or replaced by another program; put it back where it was")
@@ -216,12 +218,13 @@ class Writer:
         self._changed = threading.Condition()
         # a daemon, or a program that forgets to close would never end
         self._thread = threading.Thread(target=self._run, name=f"writer of {name}", daemon=True)
-        self._thread.start()
 
     def wake(self) -> None:
         with self._changed:
             if self._closed:
                 raise RuntimeError(f"the {self._thread.name} is closed")
+            if self._asked == 0:  # many journals are opened only to be read
+                self._thread.start()
             self._asked += 1
             self._changed.notify_all()
 
@@ -236,7 +239,8 @@ class Writer:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        self._thread.join(PATIENCE)
+        if self._asked:
+            self._thread.join(PATIENCE)
 
     def tell(self, error: OSError) -> None:
         """Call `failed`, from the thread."""
@@ -258,10 +262,10 @@ class Writer:
     def _try(self, asked: int) -> None:
         try:
             self._work()
-        except OSError as e:
-            told, self.error = self.error is not None, e
+        except Exception as e:  # a thread that ended would leave all that follows in memory
+            told, self.error = self.error is not None, e if isinstance(e, OSError) else OSError(f"{e!r}")
             if not told:  # once, not every second
-                self.tell(e)
+                self.tell(self.error)
             with self._changed:
                 self._changed.wait_for(lambda: self._closed, RETRY)
             return

@@ -45,10 +45,14 @@ class SlicePredictor:
         model: Model,
         teachers: dict[str, np.ndarray],
         parts: dict[str, Part | None],
+        taught: Sequence[Sample] = (),
         probabilities: str | None = None,
         guide: Guide | None = None,
     ) -> None:
+        """teachers, parts: {sample: propagated strokes, and where in its stack these are}; taught: those samples."""
         self._model, self._teachers, self._parts, self._wanted = model, teachers, parts, probabilities
+        self._taught = {sample.name: sample for sample in taught}
+        self._same: dict[str, bool] = {}  # sample name -> whether it is the image that was taught
         self._guide = guide  # is told what is seen
         self._prepared: dict[str, object] = {}  # sample name -> Tensor (D, C, H, W)
 
@@ -89,7 +93,7 @@ class SlicePredictor:
     def _teacher(self, sample: Sample, index: int | None) -> tuple[np.ndarray, tuple] | None:
         """(K, *item) and where in the item that is; None where there is none, or of other classes or another image."""
         teacher, part = self._teachers.get(sample.name), self._parts.get(sample.name)
-        if teacher is None or len(teacher) != len(self._model.classes):
+        if teacher is None or len(teacher) != len(self._model.classes) or not self._is_taught(sample):
             return None
         if part is None or index is None:
             fits = part is None and teacher.shape[1:] == sample.target.shape
@@ -99,6 +103,20 @@ class SlicePredictor:
         if position is None or teacher.shape[1:] != part.space or not (whole or part == sample.part):
             return None
         return teacher[:, position], part.index if whole else (...,)
+
+    def _is_taught(self, sample: Sample) -> bool:
+        """Whether it shows what the sample of its name showed that was taught: two images may share a name."""
+        if sample.name not in self._same:
+            taught = self._taught.get(sample.name)
+            self._same[sample.name] = taught is not None and same_pixels(taught.image, sample.image)
+        return self._same[sample.name]
+
+
+def same_pixels(one: np.ndarray | Stack, other: np.ndarray | Stack) -> bool:
+    """Of images (C, *space); of stacks too large to compare, some."""
+    if isinstance(one, Stack) and isinstance(other, Stack):
+        return one.whole == other.whole and np.array_equal(one.values(), other.values())
+    return one is other or (type(one) is type(other) and np.array_equal(one, other))
 
 
 def disagreement(probabilities: Mapping[str, np.ndarray]) -> np.ndarray | None:

@@ -176,8 +176,9 @@ class Project:
 
     def close(self) -> None:
         """Once all is on disk. OSError, and the project stays open, where the disk refuses."""
-        for journal in self._journals.values():
-            journal.close()
+        for key in list(self._journals):
+            self._journals[key].close()
+            del self._journals[key]
         if not self._writer.flush(PATIENCE):
             raise OSError(f"{self._file} is not written yet ({self._writer.error}); make room and close again")
         self._end()
@@ -270,7 +271,7 @@ def _content(
         "next_image": next_image,
         "settings": settings,
     }
-    return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
+    return (json.dumps(content, indent=1) + "\n").encode()  # in ASCII: names of files need not be UTF-8
 
 
 def _image_entry(image: ProjectImage, folder: Path) -> dict[str, Any]:
@@ -286,8 +287,9 @@ def _image_entry(image: ProjectImage, folder: Path) -> dict[str, Any]:
 def _image(entry: dict[str, Any], folder: Path) -> ProjectImage:
     entry = dict(entry)
     path, relative = Path(entry.pop("path")), entry.pop("relative")
-    if relative and (beside := Path(os.path.normpath(folder / relative))).exists():
-        path = beside
+    if relative and (beside := Path(os.path.normpath(folder / relative))) != path and beside.exists():
+        if not path.exists() or fingerprint(beside) == entry["fingerprint"]:  # not any file that has the same name
+            path = beside
     return ProjectImage(**{**entry, "path": path, "shape": tuple(entry["shape"])})
 
 

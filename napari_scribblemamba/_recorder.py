@@ -24,6 +24,7 @@ from napari_scribblemamba._strokes import Change, Region, State
 log = logging.getLogger(__name__)
 SMALL = 2**26  # voxels of strokes that are compared whole at every pause
 LOOK_AGAIN = 300  # ms until the disk is asked again whether all is written
+PROJECT = "project.json"
 BUSY = ("project.lock", "project.owner.json", ".*.tmp")  # of an open project: no part of a copy
 
 
@@ -238,10 +239,10 @@ class Recorder(QObject):
         entry = self._held
         if entry is None:
             raise ValueError("there are no strokes to save; open an image and press New")
-        if (folder / "project.json").exists():
+        if (folder / PROJECT).exists():
             raise FileExistsError(f"{folder} holds a project; open it, or choose another folder")
         if entry.project is None:
-            self._take_in(entry, self._create(folder, entry))
+            self._found(folder, entry)
         else:
             self._move(entry.project, folder)
         entry.refused = False
@@ -253,7 +254,11 @@ class Recorder(QObject):
         entries = self._of(project)
         if not project.flush():
             raise OSError(f"{old} is not written yet; make room on the disk and try again")
-        shutil.copytree(old, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*BUSY))
+        try:
+            shutil.copytree(old, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*BUSY, PROJECT))
+            shutil.copy2(old / PROJECT, folder)  # last: what is half copied is no project, and can be tried again
+        except shutil.Error as e:
+            raise OSError(f"could not copy the project to {folder}: {e.args[0][0][2]}") from e
         self._close(old)
         copy = self._open(folder)
         copy.set_settings()  # writes the paths as they are from there
@@ -262,7 +267,7 @@ class Recorder(QObject):
         for layer in self._viewer.layers:
             if (home := _notes.home_of(layer)) is not None and home[0] == str(old):
                 _notes.note(layer, project=str(copy.folder))
-        if _recovery.is_private(old):
+        if _recovery.is_private(old) and old not in self._projects:
             _recovery.forget(old)
 
     def _begin(self, entry: Entry) -> None:
@@ -276,17 +281,28 @@ class Recorder(QObject):
             and (self._vacant(project, entry) or not self._has(project, entry.image, path))
         ]
         try:
-            project = fitting[-1] if fitting else self._create(_recovery.new_folder(entry.image.name), entry)
-            self._take_in(entry, project)
+            if fitting:
+                self._take_in(entry, fitting[-1])
+            else:
+                self._found(_recovery.new_folder(entry.image.name), entry)
         except (OSError, ValueError) as e:
             entry.refused = True
             self.failed.emit(ValueError(f"strokes on '{entry.image.name}' are not kept as you draw: {e}"))
 
-    def _create(self, folder: Path, entry: Entry) -> Project:
+    def _found(self, folder: Path, entry: Entry) -> None:
+        """A new project that begins with these strokes; nothing of it stays where they cannot be taken in."""
         classes = [(brush.name, brush.colour) for brush in _notes.brushes_of(entry.strokes) or ()]
-        folder = folder.absolute()
-        self._projects[folder] = Project.create(folder, classes, self._refused.emit)
-        return self._projects[folder]
+        folder, empty = folder.absolute(), not folder.exists() or not any(folder.iterdir())
+        project = self._projects[folder] = Project.create(folder, classes, self._refused.emit)
+        try:
+            self._take_in(entry, project)
+        except (OSError, ValueError):
+            self._close(folder)
+            if empty:
+                shutil.rmtree(folder)
+            else:  # what else is in there is not ours
+                (folder / PROJECT).unlink()
+            raise
 
     def _open(self, folder: Path) -> Project:
         folder = folder.absolute()
@@ -296,8 +312,9 @@ class Recorder(QObject):
 
     def _close(self, folder: Path) -> None:
         try:
-            self._projects.pop(folder).close()
-        except OSError as e:  # of a full disk: the journal has put what it could on it
+            self._projects[folder].close()
+            del self._projects[folder]
+        except OSError as e:  # of a full disk: it stays open, and can be written when there is room
             log.error("%s", e)
             self.failed.emit(e)
 

@@ -48,19 +48,24 @@ def prune() -> list[Path]:
     gone, seen = [], set()
     for folder in unsaved():  # the newest first
         try:
-            images = _images(folder)
-            journals = [folder / "strokes" / f"{image['key']}.journal" for image in images]
-            drawn = [image for image, file in zip(images, journals, strict=True) if was_drawn_in(file)]
+            journals = {file.stem: was_drawn_in(file) for file in (folder / "strokes").glob("*.journal")}
+            images = {image["key"]: image for image in _images(folder)}
         except (OSError, ValueError) as e:
             log.warning("%s stays: %s", folder, e)
             continue
-        origins = {_origin(image, folder) for image in drawn}
-        age = (time.time() - max((file.stat().st_mtime for file in journals), default=0)) / 86_400  # days
-        if not drawn or (age > DAYS and origins <= seen):
+        drawn = {key for key, was in journals.items() if was}
+        origins = {_origin(images[key], folder) for key in drawn & images.keys()}
+        followed = drawn <= images.keys() and origins <= seen  # strokes of an image that was taken out are nowhere else
+        if not drawn or (followed and _days_since(folder) > DAYS):
             forget(folder)
             gone.append(folder)
         seen |= origins
     return gone
+
+
+def _days_since(folder: Path) -> float:
+    """The last change of any strokes."""
+    return (time.time() - max(file.stat().st_mtime for file in (folder / "strokes").glob("*.journal"))) / 86_400
 
 
 def title(folder: Path) -> str:

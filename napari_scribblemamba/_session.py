@@ -41,12 +41,21 @@ class Training:
 
     run: Run | None = None
     stopped: bool = False
+    newer: list[Sample] | None = None  # what was drawn since
 
     def hold(self, run: Run) -> None:
-        """In the thread: this is the run; it ends at once where Stop came first."""
+        """In the thread: this is the run. It ends at once where Stop came first, and takes up what came since."""
         self.run = run
         if self.stopped:
             run.stop()
+        elif self.newer is not None:
+            run.update(self.newer)
+
+    def update(self, samples: Sequence[Sample]) -> None:
+        """Go on with these; ValueError from the run, once there is one."""
+        self.newer = list(samples)  # first: `hold` looks here after it has set the run
+        if self.run is not None:
+            self.run.update(samples)
 
     def stop(self) -> None:
         self.stopped = True
@@ -81,7 +90,7 @@ def rehearsal(threads: int) -> Generator[Prediction | Guidance | Progress, None,
     run = Run([sample], Config(iterations=1, patch=(32, 32), batch=2, threads=threads), ("background", "toy"))
     yield from run
     guide = Guide({"toy": target})
-    yield SlicePredictor(run.model, run.teachers, run.parts, guide=guide)(sample, 1)
+    yield SlicePredictor(run.model, run.teachers, run.parts, [sample], guide=guide)(sample, 1)
     yield guide.guidance([sample])
 
 
@@ -154,6 +163,7 @@ class Session:
                 self._set_model(model)
                 self.predict(self._samples)
 
+        self.check_free()
         self._samples, self._told = list(samples), False
         self._guide = Guide(held)
         training = Training()
@@ -172,8 +182,8 @@ class Session:
 
     def update(self, samples: Sequence[Sample], held: Mapping[str, np.ndarray] | None = None) -> None:
         """Go on training with these strokes. ValueError where they cannot be used; then the ones before stay."""
-        if self.state in ("training", "paused") and self._run is not None:
-            self._run.update(samples)
+        if self.state in ("training", "paused"):
+            self._training.update(samples)
             self._samples = list(samples)
             self._guide.held = dict(held or {})
 
@@ -236,7 +246,7 @@ class Session:
     def label(self, images: Path, out: Path) -> None:
         """Every image of a folder; how far it is arrives as `stepped`, what became of them as `labelled`."""
         events = self._while_current(labelling(self._model_at_hand(), images, out))
-        self._check_free()
+        self.check_free()
         self._batch = batch = Batch(out)
 
         def take(step: Step) -> None:
@@ -299,6 +309,11 @@ class Session:
     def _run(self) -> Run | None:
         return None if self._training is None else self._training.run
 
+    def check_free(self) -> None:
+        """ValueError while work is under way that other work may not end."""
+        if self.state not in ("idle", "predicting"):
+            raise ValueError(f"still {self.state}; wait until it is done")
+
     # how it is done -------------------------------------------------------------------------------------------------
 
     def _learning(
@@ -346,7 +361,7 @@ class Session:
 
     def _looks(self, model: Model) -> Iterator[Prediction]:
         """Without end: the slice in view every other time, else the longest unseen."""
-        predict = SlicePredictor(model, self._teachers, self._parts, guide=self._guide)
+        predict = SlicePredictor(model, self._teachers, self._parts, self._samples, guide=self._guide)
         seen: dict[tuple[str, int | None], int] = {}
         last = None
         for turn in itertools.count():
@@ -363,7 +378,7 @@ class Session:
     ) -> Generator[Prediction | Guidance, None, None]:
         """In the thread: every slice, what is in view first; ends early where newer work has begun."""
         guide = self._guide if samples is self._samples else Guide()
-        predict = SlicePredictor(model, self._teachers, self._parts, probabilities, guide)
+        predict = SlicePredictor(model, self._teachers, self._parts, self._samples, probabilities, guide)
         pieces = pieces_of(samples, model.volumetric, self.visible)
         total = len(pieces)
         while pieces and generation == self._generation:
@@ -374,7 +389,7 @@ class Session:
             yield guide.guidance(samples)
 
     def _looking(self, model: Model, sample: Sample, index: int | None) -> Generator[Prediction, None, None]:
-        yield SlicePredictor(model, self._teachers, self._parts, guide=self._guide)(sample, index)
+        yield SlicePredictor(model, self._teachers, self._parts, self._samples, guide=self._guide)(sample, index)
 
     def _distance(self, sample: Sample, index: int | None) -> float:
         """Slices between this one and the one in view."""
@@ -395,10 +410,6 @@ class Session:
             raise ValueError("there is no model yet; train one or load a run")
         return self.model
 
-    def _check_free(self) -> None:
-        if self.state not in ("idle", "predicting"):
-            raise ValueError(f"still {self.state}; wait until it is done")
-
     def _while_current(self, events: Iterator[Result]) -> Iterator[Result]:
         """In the thread: the same events, until the person has stopped this or begun something else."""
         generation = self._generation + 1  # that of the work which is about to begin
@@ -412,7 +423,7 @@ class Session:
         on_event: Callable[[object], None] | None = None,
         training: Training | None = None,
     ) -> None:
-        self._check_free()
+        self.check_free()
         self._generation += 1
         generation, self._training = self._generation, training
 

@@ -199,7 +199,7 @@ class ScribbleMamba(QWidget):
         self.drawing.changed.connect(self._take_up_strokes)
         self.drawing.changed.connect(self.recorder.catch_up)
         self.drawing.changed.connect(self.advisor.coach)
-        self.guide.allRequested.connect(self._train)
+        self.guide.allRequested.connect(self._train_on_all)
         self.guide.told.connect(lambda news: self._guide_line.set_title(f"{GUIDE} · {news}" if news else GUIDE))
         self.recorder.failed.connect(self._on_failed)
         self.settings.presetChosen.connect(self._estimate)
@@ -260,8 +260,15 @@ class ScribbleMamba(QWidget):
 
     # the person does something --------------------------------------------------------------------------------------
 
+    def _train_on_all(self) -> None:
+        """Learn from the held-out strokes too; a training under way ends for it."""
+        if self.session.state in ("training", "paused"):
+            self.session.stop()
+        self._train()
+
     def _train(self) -> None:
         try:
+            self.session.check_free()
             config = self.settings.value()
             config = replace(config, threads=config.threads or THREADS).checked()
             images, samples, note = self._drawn_samples()
@@ -319,9 +326,10 @@ class ScribbleMamba(QWidget):
             old = before[image.name]
             new = _layers.redrawn(old, strokes, image, names, self.drawing.tally, box)
             [new], held = held_out([new]) if self._judged else ([new], {})
+            same = (new.absent, new.part) == (old.absent, old.part) and np.array_equal(new.target, old.target)
+            same = same and all(np.array_equal(self._held.get(name), strokes) for name, strokes in held.items())
             self._held |= held
-            same = (new.absent, new.part) == (old.absent, old.part)
-            if not same or not np.array_equal(new.target, old.target):
+            if not same:
                 self.session.update(list((before | {image.name: new}).values()), self._held if self._judged else None)
         except ValueError as e:
             self.progress.set_note(f"New strokes wait: {e}")

@@ -18,7 +18,7 @@ def replacing(file: Path) -> Iterator[Path]:
     draft = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
         yield draft
-        with draft.open("rb") as written:
+        with draft.open("r+b") as written:  # Windows syncs only what may be written
             os.fsync(written.fileno())
         draft.replace(file)
     except OSError as e:

@@ -3,7 +3,9 @@
 B batch · C channels · K classes · space is (H, W) or (D, H, W)
 """
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 
 from trainer.config import Config
 
+ONE_AT_A_TIME = threading.Lock()
 PIXELS = 512 * 512  # of a slice that is predicted at once; larger ones go through a window
 
 
@@ -18,13 +21,21 @@ PIXELS = 512 * 512  # of a slice that is predicted at once; larger ones go throu
 def probabilities_of(network: nn.Module, image: Tensor, config: Config) -> Tensor:
     """Normalised (B, C, *space) -> float32 probabilities (B, K, *space) on the processor, in evaluation mode."""
     device = next(network.parameters()).device
-    training = network.training
-    network.eval()
-    try:
-        with autocast(config, device):
-            return predict(network, image.to(device), config).cpu()
-    finally:
-        network.train(training)
+    with evaluating(network), autocast(config, device):
+        return predict(network, image.to(device), config).cpu()
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """In evaluation mode meanwhile. One at a time: of two threads that look through one network, the first to end would
+    put the other into training mode, where it drops units and changes the statistics of BatchNorm."""
+    with ONE_AT_A_TIME:
+        training = network.training
+        network.eval()
+        try:
+            yield
+        finally:
+            network.train(training)
 
 
 def predict(network: nn.Module, image: Tensor, config: Config) -> Tensor:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainer.config import Config
-from trainer.inference import autocast
+from trainer.inference import autocast, evaluating
 from trainer.sample import Sample
 
 Answer = Callable[[np.ndarray], Tensor]  # places (*patch, axes), in voxels, that a view looks at -> its target
@@ -51,14 +51,10 @@ def distance(places: np.ndarray, axis: int) -> float:
 @torch.no_grad()
 def output_of(network: nn.Module, image: Tensor, config: Config) -> np.ndarray:
     """Normalised (1, C, *space) -> float32 (K,) logits, or (n, *patch) heat maps, in evaluation mode."""
-    device, training = next(network.parameters()).device, network.training
+    device = next(network.parameters()).device
     view = F.interpolate(image, config.patch, mode="trilinear", align_corners=True)
-    network.eval()
-    try:
-        with autocast(config, device):
-            return network(view.to(device)).float().cpu().numpy()[0]
-    finally:
-        network.train(training)
+    with evaluating(network), autocast(config, device):
+        return network(view.to(device)).float().cpu().numpy()[0]
 
 
 def points_of(maps: np.ndarray, space: Sequence[int], spacing: Sequence[float]) -> np.ndarray:

@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import os
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,7 @@ import torch
 from toys import CLASSES, QUICK, disc, scribbled_disc
 
 from trainer.config import PRESETS, Config
+from trainer.files import replacing
 from trainer.inference import probabilities_of
 from trainer.machine import settled
 from trainer.model import Model
@@ -83,6 +87,42 @@ def test_a_large_image_goes_through_a_window(monkeypatch: pytest.MonkeyPatch) ->
     whole = probabilities_of(network, image, settled(QUICK))
     monkeypatch.setattr("trainer.inference.PIXELS", 80 * 80)
     torch.testing.assert_close(probabilities_of(network, image, settled(QUICK)), whole)
+
+
+def test_two_threads_may_look_through_one_network() -> None:
+    """The second begins while the first is at it: neither may see, or change, BatchNorm's statistics of a training."""
+    first_is_in, first_may_end = threading.Event(), threading.Event()
+
+    class Waiting(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if not first_is_in.is_set():
+                first_is_in.set()
+                first_may_end.wait(0.3)  # long enough for the second to come in, where nothing keeps it out
+            else:
+                first_may_end.set()
+                time.sleep(0.1)
+            return x
+
+    norm = torch.nn.BatchNorm2d(1)
+    network = torch.nn.Sequential(Waiting(), norm, torch.nn.Conv2d(1, 2, 1)).train()
+    image = 100 + torch.randn(1, 1, 8, 8)
+    threads = [threading.Thread(target=probabilities_of, args=(network, image, settled(QUICK))) for _ in range(2)]
+    threads[0].start()
+    first_is_in.wait()
+    threads[1].start()
+    for thread in threads:
+        thread.join()
+    assert norm.running_mean.item() == 0 and network.training
+
+
+def test_files_are_synced_through_a_handle_that_may_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows refuses any other."""
+    fcntl = pytest.importorskip("fcntl")
+    modes = []
+    monkeypatch.setattr("os.fsync", lambda handle: modes.append(fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE))
+    with replacing(tmp_path / "a") as draft:
+        draft.write_text("a")
+    assert modes == [os.O_RDWR]
 
 
 def test_other_channels_are_refused(model: Model) -> None:

@@ -1,6 +1,7 @@
 """Scribble here next, in the session and in the window: doubt makes places, N goes there, strokes answer them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from fakes import CLASSES, CONFIG, FakeModel, FakeRun, disc_sample, on_the_spot
@@ -95,6 +96,20 @@ def test_a_prediction_says_where_the_networks_disagree() -> None:
     expected[SPOT] = 1  # two networks, sure of different things
     assert not apart[0].any() and np.allclose(apart[1], expected)
     assert SlicePredictor(Alone(), {}, {})(disc_sample(depth=4), 2).disagreement is None
+
+
+def test_strokes_of_one_image_are_not_taken_for_those_of_another_of_its_name() -> None:
+    """Two images that napari calls "image": the second has its disc elsewhere."""
+    first = disc_sample(name="image")
+    other = replace(first, image=np.roll(first.image, 8, -1), target=np.full_like(first.target, IGNORE))
+    teachers = {"image": np.stack([first.image[0] < 100, first.image[0] > 100]).astype(np.float16)}
+    same = replace(other, image=first.image.copy())  # made anew from the same layer
+    predict = SlicePredictor(FakeModel(), teachers, {"image": None}, [first])
+    assert "propagated strokes" in predict(same, None).source
+    predict = SlicePredictor(FakeModel(), teachers, {"image": None}, [first])
+    prediction = predict(other, None)
+    assert prediction.source == "ensemble of 2 networks"
+    assert np.array_equal(prediction.labels["ensemble"], other.image[0] > 100)
 
 
 def test_a_layer_shows_where_the_networks_disagree(make_napari_viewer: Callable[..., Viewer], qtbot: QtBot) -> None:

@@ -1,6 +1,7 @@
 """Journal and project: what was drawn is there again after a crash, a torn file, a full disk; no window needed."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from napari_scribblemamba._journal import Journal
-from napari_scribblemamba._log import HEAD, MAGIC, good_records
+from napari_scribblemamba._log import HEAD, MAGIC, Writer, good_records
 from napari_scribblemamba._project import Project
 from napari_scribblemamba._strokes import LabelClass
 
@@ -460,11 +461,13 @@ def test_a_callback_that_fails_costs_no_stroke(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_journal_that_nobody_closed_is_written_and_its_thread_ends(tmp_path: Path) -> None:
+    threads = threading.active_count()
     journal, strokes = new_journal(tmp_path)
+    assert threading.active_count() == threads  # a list of many images opens them all
     draw(journal, strokes, 0)
-    file, threads = journal.file, threading.active_count()
+    file = journal.file
     del journal
-    assert threading.active_count() == threads - 2  # one writes, one waits for the disk
+    assert threading.active_count() == threads
     journal = Journal(file)
     np.testing.assert_array_equal(drawn(journal), strokes)
     journal.close()
@@ -501,6 +504,23 @@ def test_what_the_disk_refused_to_confirm_is_written_again(tmp_path: Path, monke
     np.testing.assert_array_equal(drawn(journal), strokes)
     assert journal.damage is None
     journal.close()
+
+
+def test_a_writer_goes_on_after_an_error_that_nobody_expected(tmp_path: Path) -> None:
+    errors, failing = [], [RuntimeError("surprise")]
+
+    def work() -> None:
+        for error in failing:
+            raise error
+        (tmp_path / "written").touch()
+
+    writer = Writer(work, errors.append, "test")
+    writer.wake()
+    wait_until(lambda: bool(errors))
+    assert "surprise" in str(errors[0]) and not writer.flush(0)
+    failing.clear()
+    assert writer.flush(10) and (tmp_path / "written").exists()
+    writer.close()
 
 
 # compaction ---------------------------------------------------------------------------------------------------------
@@ -618,6 +638,27 @@ def test_a_compaction_that_fails_leaves_the_file_as_it_was(tmp_path: Path, monke
     journal = reopened(journal)
     np.testing.assert_array_equal(drawn(journal), strokes)
     assert [each.name for each in tmp_path.iterdir()] == ["a.journal"]
+    journal.close()
+
+
+def test_one_can_draw_on_where_a_compacted_file_could_not_be_opened_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(file: Path, *args: object, **options: object) -> object:
+        if file.suffix == ".journal" and not errors:
+            raise PermissionError("in use")
+        return opened(file, *args, **options)
+
+    errors, opened = [], Path.open
+    journal, strokes = new_journal(tmp_path, failed=errors.append)
+    draw(journal, strokes, 0)
+    journal.flush()
+    monkeypatch.setattr(Path, "open", refused)
+    journal.compact()
+    draw(journal, strokes, 1)
+    assert journal.flush() and len(errors) == 1 and "could not compact" in str(errors[0])
+    journal = reopened(journal)
+    np.testing.assert_array_equal(drawn(journal), strokes)
     journal.close()
 
 
@@ -752,6 +793,36 @@ def test_project_and_images_may_move_together(tmp_path: Path) -> None:
     project = Project(tmp_path / "there" / "project")
     assert project.images[key].path == tmp_path / "there" / "images" / "a.tif"
     assert project.whereabouts(key) == "there"
+    project.close()
+
+
+def test_a_copied_project_does_not_take_another_image_of_the_same_name(tmp_path: Path) -> None:
+    mine, other = (
+        image_file(tmp_path / "A", "image.tif"),
+        image_file(tmp_path / "B", "image.tif", b"of another patient"),
+    )
+    project = Project.create(tmp_path / "A" / "project", PALETTE)
+    key = project.add(mine, "patient 1", (40, 40), np.uint8).key
+    project.close()
+    shutil.copytree(tmp_path / "A" / "project", tmp_path / "B" / "project")
+    project = Project(tmp_path / "B" / "project")
+    assert project.images[key].path == mine and project.whereabouts(key) == "there"
+    project.close()
+    other.write_bytes(mine.read_bytes())  # the image was copied, too
+    project = Project(tmp_path / "B" / "project")
+    assert project.images[key].path == other and project.whereabouts(key) == "there"
+    project.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are text elsewhere")
+def test_an_image_whose_name_is_not_utf8(tmp_path: Path) -> None:
+    file = Path(os.fsdecode(os.fsencode(tmp_path) + b"/m\xe9decin.tif"))
+    file.write_bytes(b"pixels")
+    project = Project.create(tmp_path / "project", PALETTE)
+    key = project.add(file, file.name, (40, 40), np.uint8).key
+    project.close()
+    project = Project(tmp_path / "project")
+    assert project.images[key].path == file and project.whereabouts(key) == "there"
     project.close()
 
 

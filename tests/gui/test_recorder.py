@@ -1,6 +1,7 @@
 """Nothing that was drawn is lost: recorded as it is drawn, undone without end, reopened, recovered after a crash."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -148,6 +149,73 @@ def test_private_projects_go_when_they_are_empty_or_old_and_not_the_newest_of_th
         each.parent for each in _recovery.home().glob("*/*.json")
     }
     in_use.close()
+
+
+def test_strokes_that_were_kept_of_an_image_taken_out_stay(tmp_path: Path) -> None:
+    pixels = tmp_path / "a.png"
+    pixels.write_bytes(b"pixels")
+    folder = private_project(pixels, days=40)
+    private_project(pixels, days=0)  # of the same image, newer
+    project = Project(folder)
+    kept = project.remove(next(iter(project.images)))
+    project.close()
+    assert _recovery.prune() == [] and kept.exists()
+
+
+def large_image_without_a_file(viewer: Viewer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("napari_scribblemamba._layers.is_large", lambda image: image.name == "large")
+    viewer.add_image(np.zeros((48, 48), np.float32), name="large", scale=SCALE)
+
+
+@pytest.mark.parametrize("others", [False, True])
+def test_a_project_that_cannot_be_saved_leaves_nothing_behind(
+    make_napari_viewer: Callable[..., Viewer],
+    tmp_path: Path,
+    recovered: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    others: bool,
+) -> None:
+    viewer = make_napari_viewer(show=True)
+    large_image_without_a_file(viewer, monkeypatch)
+    widget, folder = docked(viewer), tmp_path / "heart"
+    widget.layers._new.click()
+    if others:
+        folder.mkdir()
+        (folder / "notes.txt").touch()
+    with pytest.raises(ValueError, match="save it as zarr"):
+        widget.recorder.save_as(folder)
+    assert (folder / "notes.txt").exists() == others and not (folder / "project.json").exists()
+    small = viewer.add_image(disc_image(), scale=SCALE, name="small")
+    widget.layers.setValue((small, None))
+    scribble(viewer, widget)
+    widget.recorder.settle()
+    assert widget.recorder.project().parent == recovered  # nor do other strokes go there
+    close(viewer, widget)
+
+
+def test_a_project_that_cannot_be_copied_whole_is_no_project_and_can_be_saved_again(
+    make_napari_viewer: Callable[..., Viewer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(source: str, target: str, **options: object) -> None:
+        if str(source).endswith(".journal"):
+            raise OSError(28, "No space left on device", target)
+        copy(source, target, **options)
+
+    copy, viewer = shutil.copyfile, make_napari_viewer(show=True)
+    widget = stack_in_a_window(viewer)
+    viewer.dims.set_point(0, 20)
+    draw(viewer, (10, 8), (10, 40))
+    widget.recorder.settle()
+    private = widget.recorder.project()
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfile", full)
+        with pytest.raises(OSError, match="No space left on device"):
+            widget.recorder.save_as(tmp_path / "heart")
+    assert not (tmp_path / "heart" / "project.json").exists() and widget.recorder.project() == private
+    widget.recorder.save_as(tmp_path / "heart")
+    assert widget.recorder.project() == tmp_path / "heart" and not private.exists()
+    close(viewer, widget)
+    assert (kept(tmp_path / "heart")[2] > 0).any()
 
 
 def test_undo_goes_beyond_naparis_hundred_steps_but_not_before_the_beginning(

@@ -359,6 +359,29 @@ def test_new_strokes_go_to_the_run_and_are_what_is_predicted() -> None:
     assert session._run.samples == [more] == session._samples
 
 
+def test_new_strokes_that_come_before_the_run_is_made_reach_it() -> None:
+    """It is not made while torch is imported, or an earlier training's thread has not ended."""
+    later = Later()
+    session, _ = make_session(later)
+    session.train([disc_sample()], CLASSES, CONFIG)
+    more = replace(disc_sample(), target=np.zeros((32, 32), np.uint8))
+    session.update([more])
+    later.step()
+    assert session._run.samples == [more] == session._samples
+
+
+def test_what_cannot_begin_changes_nothing() -> None:
+    later = Later()
+    session, _ = make_session(later)
+    first = disc_sample()
+    session.train([first], CLASSES, CONFIG)
+    later.step()
+    with pytest.raises(ValueError, match="still training"):
+        session.train([disc_sample(name="other")], CLASSES, CONFIG)
+    assert session.samples == [first]
+    later.finish()
+
+
 def test_what_the_run_settled_on_is_told_once() -> None:
     class Settled(FakeRun):
         def __iter__(self):
