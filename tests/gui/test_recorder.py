@@ -197,7 +197,7 @@ def test_a_project_that_cannot_be_copied_whole_is_no_project_and_can_be_saved_ag
     make_napari_viewer: Callable[..., Viewer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(source: str, target: str, **options: object) -> None:
-        if str(source).endswith(".journal"):
+        if os.fspath(source).endswith(".journal"):
             raise OSError(28, "No space left on device", target)
         copy(source, target, **options)
 
