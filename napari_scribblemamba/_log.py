@@ -15,6 +15,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from io import FileIO
 from itertools import chain, count
 from pathlib import Path
 
@@ -60,7 +61,7 @@ class Log:
         self.file = file
         remove_drafts(file)
         self.payloads, self.damage = read_log(file)  # the first is always there
-        self._stream = file.open("r+b", buffering=0)
+        self._stream: FileIO | None = None  # opened with the first record: a list of many images only reads their logs
         self._good, self._count = os.path.getsize(file), len(self.payloads)
         self._safe = self._good  # byte that all before it is fsynced
         self._pending: deque[tuple[bool, object]] = deque()  # (is a rewrite, payload or all payloads)
@@ -97,8 +98,6 @@ class Log:
 
     def close(self, seconds: float = PATIENCE) -> None:
         """End the threads, all being written. OSError, and the log stays open, where the disk refuses still."""
-        if self._stream.closed:
-            return
         if not self.flush(seconds):
             reason = self._writer.error or self._syncer.error or "the disk is slow"
             raise OSError(f"{self.pending} changes are not in {self.file} yet ({reason}); make room and close again")
@@ -110,7 +109,8 @@ class Log:
         self._syncer.close()
         if self.pending:
             log.error("%d changes were not written to %s", self.pending, self.file)
-        self._stream.close()
+        if self._stream is not None:
+            self._stream.close()
 
     # in the threads -------------------------------------------------------------------------------------------------
 
@@ -200,11 +200,17 @@ class Log:
                 self._stream = self.file.open("r+b", buffering=0)
 
     def _check_place(self) -> None:
-        if self._stream.closed:  # it could not be opened again after a compaction
-            self._stream = self.file.open("r+b", buffering=0)
-        ours = os.fstat(self._stream.fileno())
-        if not self.file.exists() or not os.path.samestat(self.file.stat(), ours):
+        """Of the file as it was read or written last; it is opened where it is not. OSError where it is another."""
+        opened = self._stream is not None and not self._stream.closed  # not, too, if that failed after a compaction
+        same = self.file.exists() and (
+            os.path.samestat(self.file.stat(), os.fstat(self._stream.fileno()))
+            if opened
+            else os.path.getsize(self.file) == self._good
+        )
+        if not same:
             raise OSError(f"{self.file} was removed or replaced by another program; put it back where it was")
+        if not opened:
+            self._stream = self.file.open("r+b", buffering=0)
 
 
 class Writer:

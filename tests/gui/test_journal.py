@@ -460,10 +460,32 @@ def test_a_callback_that_fails_costs_no_stroke(tmp_path: Path, monkeypatch: pyte
     journal.close()
 
 
+def is_open(file: Path) -> bool:
+    """By this process; where that can be told."""
+    handles = Path("/proc/self/fd")
+    return handles.exists() and str(file) in {os.readlink(each) for each in handles.iterdir() if each.is_symlink()}
+
+
+def test_a_journal_that_was_replaced_before_the_first_stroke_is_not_written_into(tmp_path: Path) -> None:
+    errors = []
+    journal, strokes = new_journal(tmp_path, failed=errors.append)
+    before = journal.file.read_bytes()
+    journal.file.write_bytes(before + b"by another program")
+    draw(journal, strokes, 0)
+    wait_until(lambda: bool(errors))
+    assert "replaced by another program" in str(errors[0])
+    assert journal.file.read_bytes() == before + b"by another program"
+    journal.file.write_bytes(before)
+    assert journal.flush()
+    journal = reopened(journal)
+    np.testing.assert_array_equal(drawn(journal), strokes)
+    journal.close()
+
+
 def test_a_journal_that_nobody_closed_is_written_and_its_thread_ends(tmp_path: Path) -> None:
     threads = threading.active_count()
     journal, strokes = new_journal(tmp_path)
-    assert threading.active_count() == threads  # a list of many images opens them all
+    assert threading.active_count() == threads and not is_open(journal.file)  # a list of many images reads them all
     draw(journal, strokes, 0)
     file = journal.file
     del journal
