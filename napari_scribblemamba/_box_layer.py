@@ -2,6 +2,7 @@
 
 import numpy as np
 from napari.layers import Image, Shapes
+from napari.utils.notifications import show_error
 from napari.viewer import Viewer
 from psygnal import Signal
 
@@ -41,9 +42,17 @@ class BoxLayer:
 
     def take_view(self) -> None:
         """What of the image is in the picture."""
-        if self._image is not None:
-            first, last = np.asarray(self._image.corner_pixels, float)[:, -2:]  # pixels, both included
-            self.setValue(box_around(np.stack([first, last + 1]), _layers.image_space(self._image)))
+        if self._image is None:
+            return
+        try:
+            _layers.plane_affine(self._image)
+        except ValueError as e:
+            show_error(str(e))
+            self.changed.emit()  # there is none
+        else:
+            first, last = np.asarray(self._image.corner_pixels, float)[:, -2:]  # pixels of a level, both included
+            level = self._image.downsample_factors[self._image.data_level][-2:] if self._image.multiscale else 1
+            self.setValue(box_around(np.stack([first, last + 1]) * level, _layers.image_space(self._image)))
 
     def adjust(self) -> None:
         """Give the person the rectangle, with the tool that moves it."""

@@ -51,13 +51,14 @@ class Findings(QObject):
         """Pixels."""
         image, strokes = self._hand.needed()
         names, z = self._overlays.names, _layers.visible_slice(self._viewer, image)
-        if not {(image.name, z), (image.name, None)} & self._overlays.predicted:
+        known = [key for key in ((image.name, z), (image.name, None)) if key in self._overlays.predicted]
+        if not known:
             raise ValueError("this slice is not predicted yet; wait for it, or press Predict image")
         if self._hand.names() != names:
             raise ValueError(f"the predictions are of {', '.join(names)}; train again with the new classes")
         _layers.strokes_alone(strokes, image, names, self._drawing.tally)  # of this image and these classes
         seen = _layers.prediction_layers(self._viewer, image)[ENSEMBLE]
-        return _layers.accept(strokes, seen, z, self._overlays.boxes.get(image.name))
+        return _layers.accept(strokes, seen, z, self._overlays.predicted[known[0]])
 
     def _find_objects(self) -> None:
         """Number and measure them in the background."""

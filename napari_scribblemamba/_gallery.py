@@ -136,12 +136,15 @@ class Gallery(QObject):
     def _open(self, folder: Path) -> None:
         try:
             opened = self.images.open_project(folder)
-        except (ValueError, OSError) as e:
+        except (ValueError, OSError, ImportError) as e:
             show_error(str(e))
             return
-        if opened is not None:
-            self._hand.take(*opened)
-            self._take_in_hand()
+        if opened is None:
+            missing = ", ".join(_recovery.paths(folder)) or "it has none"
+            show_error(f"no image of {folder} is where it was: {missing}. Put one back and open the project again")
+            return
+        self._hand.take(*opened)
+        self._take_in_hand()
         if folder == self._project.recovered():
             self._project.set_recovered(None)
 

@@ -108,6 +108,7 @@ def start_painting(strokes: Labels, label: int) -> None:
 def is_scribble_layer(layer: object) -> bool:
     return (
         isinstance(layer, Labels)
+        and not layer.multiscale  # what is drawn on one level is not on the others
         and not _is_shown_by_us(layer)
         and not {"objects", "past"} & layer.metadata.get(KEY, {}).keys()
     )
@@ -159,13 +160,25 @@ def renumber(strokes: Labels, numbers: Sequence[int]) -> None:
 
 
 def box_layer(viewer: ViewerModel, image: Image, corners: np.ndarray) -> Shapes:
-    """A rectangle over the image, in all its slices; corners (2, 2) in its pixels."""
-    plane = {name: geometry_of(image)[name][-2:] for name in ("scale", "translate", "units", "axis_labels")}
+    """A rectangle over the image, in all its slices; corners (2, 2) in its pixels. ValueError as `plane_affine`."""
+    plane = {name: geometry_of(image)[name][-2:] for name in ("units", "axis_labels")}
+    plane["affine"] = plane_affine(image)
     look = {"edge_color": BOX, "face_color": "transparent", "edge_width": max(1, min(image_space(image)[-2:]) / 150)}
     entry = {KEY: {"box of": image.unique_id}}
     layer = Shapes([corners], shape_type="rectangle", name=f"box · {image.name}", metadata=entry, **look, **plane)
     _insert(viewer, layer, below=[image, *overlays(viewer, image)], locked=False)
     return layer
+
+
+def plane_affine(image: Image) -> np.ndarray:
+    """(3, 3): rows and columns of any slice -> where they are along the last two axes of the world. ValueError where
+    that depends on the slice."""
+    origin = np.asarray(image.data_to_world(np.zeros(image.ndim)))
+    linear = np.stack([np.asarray(image.data_to_world(axis)) - origin for axis in np.eye(image.ndim)], 1)
+    across = np.abs([*linear[:-2, -2:].ravel(), *linear[-2:, :-2].ravel(), 0])
+    if across.max() > 1e-6 * np.abs(linear).max():
+        raise ValueError(f"the slices of '{image.name}' lie oblique, no box can be drawn over them; resample it first")
+    return np.block([[linear[-2:, -2:], origin[-2:, None]], [np.zeros((1, 2)), np.ones((1, 1))]])
 
 
 # several images -----------------------------------------------------------------------------------------------------

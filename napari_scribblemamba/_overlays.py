@@ -26,7 +26,7 @@ class Overlays:
         self._viewer, self._classes, self._panel = viewer, classes, panel
         self.names: tuple[str, ...] = ()  # of the classes
         self.boxes: dict[str, Box | None] = {}  # image's name -> what of it is predicted
-        self.predicted: set[tuple[str, int | None]] = set()  # (image's name, slice) that can be accepted
+        self.predicted: dict[tuple[str, int | None], Box | None] = {}  # (image's name, slice) -> what of it
         self._images: dict[str, Image] = {}
         self._coming: list[tuple[str, Image]] = []  # networks and images whose layers are to be made
         self._training = False
@@ -84,7 +84,7 @@ class Overlays:
         image, box = self.image(prediction.image), self.boxes.get(prediction.image)
         if image is None or not _fits(prediction, _layers.image_space(image), box):
             return False
-        self.predicted.add((prediction.image, prediction.index))
+        self.predicted[prediction.image, prediction.index] = _seen(prediction, _layers.image_space(image), box)
         before = set(_layers.overlays(self._viewer, image))
         _layers.show_prediction(self._viewer, image, prediction.labels, prediction.index, self.brushes(), box)
         if prediction.disagreement is not None:
@@ -142,6 +142,14 @@ class Overlays:
         except ValueError as e:
             show_error(str(e))
         self.show_view()
+
+
+def _seen(prediction: Prediction, space: tuple[int, ...], box: Box | None) -> Box | None:
+    """What of the image a prediction tells of; None: all."""
+    if prediction.within is None:
+        return box
+    rows, columns = (box or Box(0, 0, *space[-2:])).within(*prediction.within)
+    return Box(rows.start, columns.start, rows.stop, columns.stop)
 
 
 def _fits(prediction: Prediction, space: tuple[int, ...], box: Box | None) -> bool:

@@ -27,6 +27,7 @@ class Prediction:
     index: int | None  # slice along the first axis; None: all of the image
     labels: dict[str, np.ndarray]  # network or "ensemble" -> uint8 classes (H, W), or (*space) where index is None
     source: str  # for people: "propagated strokes", "3 networks and propagated strokes", "ensemble of 3 networks"
+    within: tuple[slice, slice] | None = None  # rows and columns of the labels that were looked at; None: all of them
     fraction: float = 1.0  # how much of the whole is predicted, 0..1; 1 also while training
     disagreement: np.ndarray | None = None  # of the networks, float32 (*its labels) in 0..1; None of a single one
     network: str = ""  # whose probabilities were asked for
@@ -73,7 +74,8 @@ class SlicePredictor:
             labels = {name: sample.part.plane(plane, 0) for name, plane in labels.items()}
             apart = None if apart is None else sample.part.plane(apart, 0)
         wanted = probabilities[self._wanted] if self._wanted else None
-        return Prediction(sample.name, index, labels, source, fraction, apart, self._wanted or "", wanted)
+        within = None if sample.part is None else sample.part.index
+        return Prediction(sample.name, index, labels, source, within, fraction, apart, self._wanted or "", wanted)
 
     def _prepare(self, sample: Sample, index: int | None) -> tuple[object, int]:
         """What the model takes, and which item of it: of a large stack a slice alone, else all of the image at once."""
@@ -149,7 +151,8 @@ def first_overlays(
                 if part is None:
                     yield Prediction(name, z, {"ensemble": labels if z is None else labels[z]}, PROPAGATED)
                 else:
-                    yield Prediction(name, part.slices[z], {"ensemble": part.plane(labels[z], 0)}, PROPAGATED)
+                    seen = {"ensemble": part.plane(labels[z], 0)}
+                    yield Prediction(name, part.slices[z], seen, PROPAGATED, part.index)
 
 
 def _reached(P: np.ndarray, part: Part | None) -> Sequence[int | None]:

@@ -180,16 +180,22 @@ def read_project(path: str, most: int | None = None) -> "list[LayerDataTuple]":
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
     project = Project(folder)
     try:
-        layers = []
+        layers, refused = [], []
         for key, image in project.images.items():
             if project.whereabouts(key) == "missing":
                 log.warning(
                     "'%s' is no longer at %s; put it back, or choose it anew in the project", image.name, image.path
                 )
                 continue
-            layers += project_layers(project, key, aside=bool(layers))
+            try:
+                layers += project_layers(project, key, aside=bool(layers))
+            except (ValueError, OSError, ImportError) as e:  # the others can be drawn on all the same
+                refused.append(e)
+                log.warning("%s", e)
             if most is not None and sum(kind == "labels" for *_, kind in layers) == most:
                 break
+        if refused and not layers:
+            raise refused[0]
         return layers
     finally:
         project.close()
@@ -230,7 +236,7 @@ def project_strokes(project: "Project", key: str, like: Mapping[str, Any]) -> "L
     numbers = {each.key: c for c, each in enumerate(journal.classes)}
     for place, mark in sorted(journal.absent):
         entry.setdefault("absent", {}).setdefault(numbers[mark], []).append(number_of(place, journal.shape))
-    where = {name: like[name] for name in LOOKS[1:] if name in like}
+    where = {name: like[name] for name in (*LOOKS[1:], "rotate", "shear", "affine") if name in like}
     kept = {name: value for name, value in like.get("metadata", {}).items() if name == AFFINE}
     return labels, {"name": f"strokes · {image.name}", "metadata": {**kept, KEY: entry}, **where}, "labels"
 

@@ -73,6 +73,11 @@ def title(folder: Path) -> str:
     return ", ".join(image["name"] for image in _images(folder)) or folder.name
 
 
+def paths(folder: Path) -> list[str]:
+    """Where the images of a project are, or were. ValueError where project.json cannot be read."""
+    return [image["path"] for image in _images(folder)]
+
+
 def forget(folder: Path) -> None:
     """Delete a private project, because the person said so. ValueError for any other folder."""
     if not is_private(folder):

@@ -1,6 +1,7 @@
 """DICOM: the series in a folder, as volumes with their place in the patient. Needs pydicom."""
 
 import logging
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -40,26 +41,44 @@ def read_dicom(path: Path) -> list[Series]:
     """Every series in a folder and the folders in it, or the one that a file belongs to. Needs pydicom.
 
     Slices are sorted by their place along the normal of their plane; several at each place are a film (t, z, y, x).
-    Series with a size or orientation that changes are split. ValueError for gaps, doublets and multi-frame files.
+    Series with a size or orientation that changes are split. ValueError for gaps, doublets and multi-frame files; in a
+    folder these are left out, and logged, where others can be read.
     """
     path = Path(path)
     pydicom = optional("pydicom", "DICOM")
     files = [file for file in sorted(path.parent.iterdir() if path.is_file() else path.rglob("*")) if file.is_file()]
     groups: dict[tuple, list[tuple[Path, Dicom]]] = {}
+    refused: list[ValueError] = []
     for file in filter(is_dicom, files):
         with decoding(file):
             header = pydicom.dcmread(file, stop_before_pixels=True)
         if "Rows" in header and "Columns" in header:  # others are reports, directories
-            groups.setdefault(_series_of(header, file), []).append((file, header))
+            try:
+                groups.setdefault(_series_of(header, file), []).append((file, header))
+            except ValueError as e:
+                refused += [e] if path in (file, *file.parents) else []
     if path.is_file():
         groups = {key: group for key, group in groups.items() if path in [file for file, _ in group]}
-    if not groups:
+    found = list(_assembled(groups.values(), refused))
+    if not found and not refused:
         raise ValueError(f"{path} holds no DICOM image (.dcm files begin with DICM at byte 128); choose another folder")
-    return [_assemble(group) for group in groups.values()]
+    if not found:
+        raise refused[0]
+    for e in refused:
+        log.warning("left out: %s", e)
+    return found
+
+
+def _assembled(groups: "Iterable[list[tuple[Path, Dicom]]]", refused: list[ValueError]) -> Iterator[Series]:
+    for group in groups:
+        try:
+            yield _assemble(group)
+        except ValueError as e:
+            refused.append(e)
 
 
 def _series_of(header: "Dicom", file: Path) -> tuple:
-    if int(header.get("NumberOfFrames", 1)) > 1:
+    if int(header.get("NumberOfFrames") or 1) > 1:
         frames = f"{header.NumberOfFrames} frames in one file"
         raise ValueError(f"{file} has {frames}; convert it (dcm2niix makes NIfTI of it), or export a file a slice")
     plane = tuple(round(v, 3) for v in _orientation(header))
@@ -68,7 +87,7 @@ def _series_of(header: "Dicom", file: Path) -> tuple:
 
 def _orientation(header: "Dicom") -> list[float]:
     """Unit vectors along a row and along a column."""
-    return [float(v) for v in header.get("ImageOrientationPatient", (1, 0, 0, 0, 1, 0))]
+    return [float(v) for v in header.get("ImageOrientationPatient") or (1, 0, 0, 0, 1, 0)]
 
 
 def _number(header: "Dicom") -> int:
@@ -106,7 +125,7 @@ def _pixel_spacing(file: Path, header: "Dicom") -> tuple[float, float]:
 def _place(one: "tuple[Path, Dicom]", group: "list[tuple[Path, Dicom]]") -> np.ndarray:
     """ImagePositionPatient; without one, slices of a series cannot be put in order."""
     file, header = one
-    if "ImagePositionPatient" in header:
+    if header.get("ImagePositionPatient"):
         return np.array([float(v) for v in header.ImagePositionPatient])
     if len(group) > 1:
         raise ValueError(f"{file} has no ImagePositionPatient, so its place among {len(group)} slices is unknown")
@@ -142,5 +161,5 @@ def _pixels(file: Path) -> np.ndarray:
     with decoding(file):
         content = pydicom.dcmread(file)
         stored = content.pixel_array
-        slope, intercept = float(content.get("RescaleSlope", 1)), float(content.get("RescaleIntercept", 0))
+        slope, intercept = float(content.get("RescaleSlope") or 1), float(content.get("RescaleIntercept") or 0)
     return stored if (slope, intercept) == (1, 0) else (stored * slope + intercept).astype(np.float32)

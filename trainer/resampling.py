@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from skimage.transform import resize
 
+from trainer.sample import IGNORE
+
 THICK = 3.0  # times the finest spacing: across such slices there is nothing to interpolate
 
 
@@ -23,11 +25,26 @@ def resample_image(image: np.ndarray, spacing: tuple[float, ...], wanted: tuple[
 
 
 def resample_labels(labels: np.ndarray, spacing: tuple[float, ...], wanted: tuple[float, ...]) -> np.ndarray:
-    """(*space) class ids, IGNORE like any other -> (*new_space): each voxel gets the id that most of it had."""
+    """(*space) class ids -> (*new_space): each voxel gets the id that most of it had, IGNORE where nothing of it is
+    known."""
     space, across = new_space(labels.shape, spacing, wanted), thick(spacing, wanted)
     ids = np.unique(labels)
     shares = [resized((labels == i).astype(np.float32), space, 1, across) for i in ids]
-    return ids[np.argmax(shares, 0)]
+    found = ids[np.argmax(shares, 0)]
+    return np.where(found == IGNORE, drawn_in(labels, space), found) if IGNORE in ids else found
+
+
+def drawn_in(labels: np.ndarray, space: tuple[int, ...]) -> np.ndarray:
+    """(*space) on a coarser grid: of each voxel the class that most of its pixels were drawn with, else IGNORE. Strokes
+    are thin, so that most of a voxel hardly ever is."""
+    if all(n >= size for n, size in zip(space, labels.shape, strict=True)) or (labels == IGNORE).all():
+        return np.full(space, IGNORE, labels.dtype)
+    pixels = np.nonzero(labels != IGNORE)
+    classes, which = np.unique(labels[pixels], return_inverse=True)
+    counts = np.zeros((len(classes), *space), np.uint32)
+    voxels = (at * n // size for at, n, size in zip(pixels, space, labels.shape, strict=True))
+    np.add.at(counts, (which, *voxels), 1)
+    return np.where(counts.any(0), classes[counts.argmax(0)], IGNORE).astype(labels.dtype)
 
 
 def resample_probabilities(probabilities: np.ndarray, space: tuple[int, ...]) -> np.ndarray:

@@ -149,6 +149,30 @@ def test_a_missing_slice_a_doublet_and_half_a_file_are_named(tmp_path: Path) -> 
         dicom.read_dicom(tmp_path / "half")
 
 
+def test_a_series_that_cannot_be_read_does_not_hide_the_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for z in (0, 2, 4):
+        good = write_slice(tmp_path, z, z, 1)
+    for z in (0, 2, 4, 8):
+        bad = write_slice(tmp_path, z, z, 1, uid="1.2.9")
+    film = write_slice(tmp_path, 1, 0, 1, uid="1.2.7", NumberOfFrames=5)
+    assert [series.name for series in dicom.read_dicom(tmp_path)] == ["chest 1.2.3"]
+    assert "5 frames in one file" in caplog.text and "a slice is missing" in caplog.text
+    assert [series.name for series in dicom.read_dicom(good)] == ["chest 1.2.3"]
+    with pytest.raises(ValueError, match="a slice is missing"):
+        dicom.read_dicom(bad)
+    with pytest.raises(ValueError, match="5 frames in one file"):
+        dicom.read_dicom(film)
+
+
+def test_empty_tags_are_as_none(tmp_path: Path) -> None:
+    empty = dict.fromkeys(("ImageOrientationPatient", "NumberOfFrames", "RescaleSlope", "RescaleIntercept"))
+    write_slice(tmp_path, 1, 0, 7, ImagePositionPatient=None, **empty)
+    [series] = dicom.read_dicom(tmp_path)
+    assert (series.image == 7).all()
+
+
 def test_a_picture_without_a_size_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_slice(tmp_path, 1, 0, 1, PixelSpacing=None)
     [series] = dicom.read_dicom(tmp_path)

@@ -101,6 +101,21 @@ def test_labels_keep_their_ids_and_what_nobody_drew() -> None:
     assert halved.tolist() == [[2, 2, IGNORE, IGNORE]] * 2
 
 
+@pytest.mark.parametrize("factor", [2.5, 3.0, 4.0])
+def test_thin_strokes_stay_on_a_coarser_grid(factor: float) -> None:
+    """Most of every voxel is IGNORE; one that has pixels of two classes gets the one with more."""
+    labels = np.full((400, 400), IGNORE, np.uint8)
+    labels[60:62, 20:380], labels[200:202, 20:380], labels[301, 20:380] = 0, 1, 2
+    labels[200, 20] = 2
+    coarse = resample_labels(labels, (1.0, 1.0), (factor, factor))
+    for c, row in ((0, 60), (1, 200), (2, 301)):
+        line = (coarse == c).any(1)
+        assert line.sum() in (1, 2) and abs(np.flatnonzero(line)[0] - row / factor) <= 1
+        assert (coarse == c).sum() >= 350 / factor
+    whole = np.repeat(np.array([0, 1], np.uint8), 200)[:, None].repeat(400, 1)
+    assert set(np.unique(resample_labels(whole, (1.0, 1.0), (factor, factor)))) == {0, 1}
+
+
 def test_a_ramp_stays_a_ramp() -> None:
     ramp = np.broadcast_to(np.arange(32.0, dtype=np.float32), (1, 8, 32))
     coarse = resample_image(ramp, (1.0, 1.0), (1.0, 2.0))

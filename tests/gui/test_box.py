@@ -22,6 +22,19 @@ from trainer.disagreement import Place
 BOX = Box(40, 60, 100, 140)
 
 
+def test_the_view_of_a_pyramid_is_in_pixels_of_its_finest_level(make_napari_viewer: Callable[..., Viewer]) -> None:
+    viewer = make_napari_viewer(show=True)
+    pixels = np.random.default_rng(0).normal(size=(2048, 2048)).astype(np.float32)
+    image = viewer.add_image([pixels, pixels[::2, ::2], pixels[::4, ::4], pixels[::8, ::8]], name="pyramid")
+    widget = docked(viewer)
+    viewer.reset_view()
+    QTest.qWait(300)
+    assert image.data_level > 0
+    widget.box_layer.take_view()
+    box = widget.box_layer.value()
+    assert box.top <= 64 and box.left <= 64 and box.bottom >= 1984 and box.right >= 1984  # it is all in view
+
+
 def opened(viewer: Viewer) -> ScribbleMamba:
     """A stack of three slices of 160 x 200 pixels, a stroke of each class inside BOX, one of the first outside."""
     pixels = np.random.default_rng(0).normal(size=(3, 160, 200)).astype(np.float32)

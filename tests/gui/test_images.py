@@ -14,6 +14,7 @@ from test_recorder import close, kept, reopened
 from test_widget import SCALE, TINY, Endless, disc_image, docked, draw, messages, press
 
 from napari_scribblemamba import _images_panel
+from napari_scribblemamba._box import Box
 from napari_scribblemamba._images import Row
 from napari_scribblemamba._images_panel import ImagesPanel
 from napari_scribblemamba._predictor import Prediction
@@ -96,6 +97,41 @@ def test_images_are_jumped_among_and_come_back_with_their_strokes(
     jump(viewer, widget, 1)
     assert in_view(viewer) == ["two", "strokes · two"]
     assert all((viewer.layers[f"strokes · {n}"].data == v).all() for n, v in zip(("one", "two"), values, strict=True))
+    close(viewer, widget)
+
+
+def test_a_project_opens_with_the_images_that_are_there_and_says_where_they_were(
+    make_napari_viewer: Callable[..., Viewer], tmp_path: Path
+) -> None:
+    viewer = make_napari_viewer(show=True)
+    close(viewer, two_drawn(viewer, tmp_path / "both"))
+    one, two = tmp_path / "one.tif", tmp_path / "two.tif"
+    tifffile.imwrite(one, disc_image()[:20])  # was cropped meanwhile
+    viewer, widget = reopened(make_napari_viewer, tmp_path / "both")
+    assert [layer.name for layer in viewer.layers] == ["two", "strokes · two"]
+    close(viewer, widget)
+    two.unlink()
+    viewer, widget = reopened(make_napari_viewer, tmp_path / "both")
+    assert not viewer.layers and "one.tif has become (20, 48)" in messages()[-1]
+    one.unlink()
+    widget.project.openRequested.emit(tmp_path / "both")
+    assert "no image of" in messages()[-1] and str(one) in messages()[-1] and str(two) in messages()[-1]
+    close(viewer, widget)
+
+
+def test_strokes_lie_where_a_rotated_image_lies(make_napari_viewer: Callable[..., Viewer], tmp_path: Path) -> None:
+    viewer = make_napari_viewer(show=True)
+    widget = two_drawn(viewer, tmp_path / "both")
+    affine = np.array([[0, -1, 100], [1, 0, 40], [0, 0, 1.0]])
+    turned = viewer.add_image(disc_image(), name="turned", affine=affine)
+    widget.gallery.list()
+    widget.list._add.click()
+    jump(viewer, widget, 2)
+    image, strokes = widget.layers.value()
+    assert image is turned and np.allclose(strokes.data_to_world((10, 20)), turned.data_to_world((10, 20)))
+    widget.box_layer.setValue(Box(4, 6, 40, 44))
+    box = viewer.layers["box · turned"]
+    assert np.allclose(box.data_to_world((4, 6)), turned.data_to_world((4, 6)))
     close(viewer, widget)
 
 

@@ -183,6 +183,19 @@ def test_a_probability_is_an_image_that_is_no_source() -> None:
     assert _layers.is_source_image(image) and not _layers.is_source_image(layer)
 
 
+def test_a_pyramid_of_labels_is_no_scribble_layer() -> None:
+    assert not _layers.is_scribble_layer(Labels([np.zeros((64, 64), np.uint8), np.zeros((32, 32), np.uint8)]))
+
+
+def test_a_box_over_oblique_slices_is_refused() -> None:
+    sheared = np.eye(4)
+    sheared[2, 0] = 0.5  # columns move from slice to slice
+    with pytest.raises(ValueError, match="lie oblique"):
+        _layers.plane_affine(Image(np.zeros((3, 4, 5)), affine=sheared))
+    image = Image(np.zeros((3, 4, 5)), scale=(9, 2, 3), translate=(1, 7, 8))
+    assert np.allclose(_layers.plane_affine(image), [[2, 0, 7], [0, 3, 8], [0, 0, 1]])
+
+
 def test_disagreement_is_written_where_it_is_shown() -> None:
     viewer, image = predicted()
     values = np.array([[0, 0.5], [1, 0]], np.float32)

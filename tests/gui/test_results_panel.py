@@ -16,7 +16,10 @@ from qtpy.QtWidgets import QApplication, QPushButton
 from test_widget import CTRL, SCALE, disc_image, docked, draw, messages, press
 
 from napari_scribblemamba import _layers, _notes
+from napari_scribblemamba._box import Box
 from napari_scribblemamba._command import fit_command
+from napari_scribblemamba._overlays import _seen
+from napari_scribblemamba._predictor import Prediction
 from napari_scribblemamba._results_panel import ResultsPanel
 from napari_scribblemamba._widget import ScribbleMamba
 from trainer.config import PRESETS, Config
@@ -63,9 +66,19 @@ def test_an_accepted_slice_is_drawn_where_nothing_was(make_napari_viewer: Callab
     assert np.array_equal(strokes.data, before)
     press(viewer, Qt.Key.Key_Z, CTRL)
     assert not strokes.data.any()  # the stroke itself
+    widget.overlays.predicted[("stack", 1)] = Box(10, 0, 40, 48)  # all that the networks looked at
+    button(widget.results, "Accept slice").click()
+    assert (strokes.data[1, 10:40] > 0).all() and not strokes.data[1, :10].any() and not strokes.data[1, 40:].any()
     widget.overlays.predicted.clear()
     button(widget.results, "Accept slice").click()
-    assert "not predicted yet" in messages()[-1] and not strokes.data.any()
+    assert "not predicted yet" in messages()[-1] and not strokes.data[1, :10].any()
+
+
+def test_of_a_part_of_a_large_stack_it_is_known_what_was_looked_at() -> None:
+    prediction = Prediction("a", 3, {"ensemble": np.zeros((60, 50))}, "x", within=(slice(10, 30), slice(20, 40)))
+    assert _seen(prediction, (9, 60, 50), None) == Box(10, 20, 30, 40)
+    assert _seen(prediction, (9, 90, 90), Box(5, 6, 65, 56)) == Box(15, 26, 35, 46)
+    assert _seen(replace(prediction, within=None), (9, 60, 50), None) is None
 
 
 def test_objects_are_measured_and_saved(
