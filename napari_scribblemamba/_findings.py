@@ -51,7 +51,8 @@ class Findings(QObject):
         """Pixels."""
         image, strokes = self._hand.needed()
         names, z = self._overlays.names, _layers.visible_slice(self._viewer, image)
-        known = [key for key in ((image.name, z), (image.name, None)) if key in self._overlays.predicted]
+        name = self._overlays.name_of(image)
+        known = [key for key in ((name, z), (name, None)) if key in self._overlays.predicted]
         if not known:
             raise ValueError("this slice is not predicted yet; wait for it, or press Predict image")
         if self._hand.names() != names:

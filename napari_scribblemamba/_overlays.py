@@ -54,6 +54,10 @@ class Overlays:
         image = self._images.get(name)
         return image if image in self._viewer.layers else None
 
+    def name_of(self, image: Image) -> str:
+        """What it was called when predictions of it began: the layer may have another name by now."""
+        return next((name for name, each in self._images.items() if each == image), image.name)
+
     def images(self) -> list[Image]:
         return [image for image in self._images.values() if image in self._viewer.layers]
 

@@ -315,22 +315,23 @@ class ScribbleMamba(QWidget):
             return
         image, strokes = self.layers.value()
         before = {sample.name: sample for sample in self.session.samples}
-        if strokes is None or image is None or image.name not in before:
+        name = "" if image is None else self.overlays.name_of(image)
+        if strokes is None or name not in before:
             if image is not None and self.drawing.tally is not None and self.drawing.tally.slices:
                 self.progress.set_note(f"'{image.name}' is not in this training; it will be in the next")
             return
         try:
-            names, box = self.overlays.names, self.overlays.boxes.get(image.name)
+            names, box = self.overlays.names, self.overlays.boxes.get(name)
             if self.hand.names() != names:
                 raise ValueError("the classes are other ones now; stop and train again")
-            old = before[image.name]
+            old = before[name]
             new = _layers.redrawn(old, strokes, image, names, self.drawing.tally, box)
             [new], held = held_out([new]) if self._judged else ([new], {})
             same = (new.absent, new.part) == (old.absent, old.part) and np.array_equal(new.target, old.target)
-            same = same and all(np.array_equal(self._held.get(name), strokes) for name, strokes in held.items())
+            same = same and all(np.array_equal(self._held.get(each), judges) for each, judges in held.items())
             self._held |= held
             if not same:
-                self.session.update(list((before | {image.name: new}).values()), self._held if self._judged else None)
+                self.session.update(list((before | {name: new}).values()), self._held if self._judged else None)
         except ValueError as e:
             self.progress.set_note(f"New strokes wait: {e}")
         else:
@@ -538,8 +539,8 @@ class ScribbleMamba(QWidget):
     def _on_dims(self, event: object = None) -> None:
         """Another slice is in view."""
         image = self.hand.image
-        if image is not None and image == self.overlays.image(image.name):
-            self.session.visible = (image.name, _layers.visible_slice(self._viewer, image))
+        if image is not None and image == self.overlays.image(name := self.overlays.name_of(image)):
+            self.session.visible = (name, _layers.visible_slice(self._viewer, image))
         self.paintbox.show_slice()
         self._look()
 

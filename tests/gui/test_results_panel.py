@@ -69,6 +69,11 @@ def test_an_accepted_slice_is_drawn_where_nothing_was(make_napari_viewer: Callab
     widget.overlays.predicted[("stack", 1)] = Box(10, 0, 40, 48)  # all that the networks looked at
     button(widget.results, "Accept slice").click()
     assert (strokes.data[1, 10:40] > 0).all() and not strokes.data[1, :10].any() and not strokes.data[1, 40:].any()
+    image.name = "another name"
+    assert widget.overlays.name_of(image) == "stack"
+    widget.overlays.predicted[("stack", 1)] = Box(40, 0, 48, 48)
+    button(widget.results, "Accept slice").click()
+    assert (strokes.data[1, 40:] > 0).all()
     widget.overlays.predicted.clear()
     button(widget.results, "Accept slice").click()
     assert "not predicted yet" in messages()[-1] and not strokes.data[1, :10].any()
