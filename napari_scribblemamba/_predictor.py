@@ -59,7 +59,7 @@ class SlicePredictor:
 
     def __call__(self, sample: Sample, index: int | None, fraction: float = 1.0) -> Prediction:
         probabilities = self._model.item_probabilities(*self._prepare(sample, index))  # each (K, *item)
-        apart = disagreement(probabilities)
+        apart, within = disagreement(probabilities), None
         if self._guide is not None:
             self._guide.see(sample, index, probabilities, apart)
         labels = {name: p.argmax(0).astype(np.uint8) for name, p in probabilities.items()}
@@ -73,8 +73,8 @@ class SlicePredictor:
         if sample.part is not None:  # what is outside its box is left empty
             labels = {name: sample.part.plane(plane, 0) for name, plane in labels.items()}
             apart = None if apart is None else sample.part.plane(apart, 0)
+            within = sample.part.index
         wanted = probabilities[self._wanted] if self._wanted else None
-        within = None if sample.part is None else sample.part.index
         return Prediction(sample.name, index, labels, source, within, fraction, apart, self._wanted or "", wanted)
 
     def _prepare(self, sample: Sample, index: int | None) -> tuple[object, int]:

@@ -21,6 +21,7 @@ from napari_scribblemamba._journal import Journal
 from napari_scribblemamba._log import PATIENCE, Writer, remove_drafts, write_whole
 from napari_scribblemamba._strokes import Change, Classes, LabelClass, class_list, classes_of
 
+PROJECT = "project.json"
 FORMAT = 1  # of project.json; raised when an older version could not read it
 SAMPLED = 2**16  # bytes of a file's beginning, middle and end that its fingerprint reads
 Whereabouts = Literal["there", "changed", "missing"]
@@ -64,7 +65,7 @@ class Project:
         except BaseException:
             self._lock.release()
             raise
-        self._writer = Writer(self._write, self._failed, "project.json")
+        self._writer = Writer(self._write, self._failed, PROJECT)
         self._end = weakref.finalize(self, self._writer.close)  # also at the end of a program that forgot to close
 
     @classmethod
@@ -73,11 +74,11 @@ class Project:
     ) -> "Project":
         """A new project with these classes (name, colour). FileExistsError where the folder holds one."""
         folder = Path(folder)
-        if (folder / "project.json").exists():
+        if (folder / PROJECT).exists():
             raise FileExistsError(f"{folder} holds a project; open it, or choose an empty folder")
         (folder / "strokes").mkdir(parents=True, exist_ok=True)
         first = tuple(LabelClass(key, *each) for key, each in enumerate(classes))
-        write_whole(folder / "project.json", _content({}, first, len(first), 0, {}, folder))
+        write_whole(folder / PROJECT, _content({}, first, len(first), 0, {}, folder))
         return cls(folder, failed)
 
     # images ---------------------------------------------------------------------------------------------------------
@@ -189,7 +190,7 @@ class Project:
 
     @property
     def _file(self) -> Path:
-        return self.folder / "project.json"
+        return self.folder / PROJECT
 
     def _journal_file(self, key: str) -> Path:
         return self.folder / "strokes" / f"{key}.journal"

@@ -17,14 +17,13 @@ from qtpy.QtCore import QObject, Qt, QTimer, Signal
 
 from napari_scribblemamba import _layers, _notes, _recovery
 from napari_scribblemamba._journal import Journal
-from napari_scribblemamba._project import Project, ProjectImage
+from napari_scribblemamba._project import PROJECT, Project, ProjectImage
 from napari_scribblemamba._readers import plugin_for
 from napari_scribblemamba._strokes import Change, Region, State
 
 log = logging.getLogger(__name__)
 SMALL = 2**26  # voxels of strokes that are compared whole at every pause
 LOOK_AGAIN = 300  # ms until the disk is asked again whether all is written
-PROJECT = "project.json"
 BUSY = ("project.lock", "project.owner.json", ".*.tmp")  # of an open project: no part of a copy
 
 

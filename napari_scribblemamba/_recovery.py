@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from platformdirs import user_data_path
 
 from napari_scribblemamba._journal import was_drawn_in
+from napari_scribblemamba._project import PROJECT
 
 log = logging.getLogger(__name__)
 DAYS = 30  # that strokes are kept which newer ones of the same image follow
@@ -39,7 +40,7 @@ def is_private(folder: Path) -> bool:
 
 def unsaved() -> list[Path]:
     """The private projects that no program has open, the newest first."""
-    found = [file.parent for file in home().glob("*/project.json")]
+    found = [file.parent for file in home().glob(f"*/{PROJECT}")]
     return [folder for folder in sorted(found, reverse=True) if not _open_elsewhere(folder)]
 
 
@@ -88,10 +89,10 @@ def forget(folder: Path) -> None:
 def _images(folder: Path) -> list[dict[str, Any]]:
     """As project.json has them."""
     try:
-        images = json.loads((folder / "project.json").read_text(encoding="utf-8"))["images"]
+        images = json.loads((folder / PROJECT).read_text(encoding="utf-8"))["images"]
         return [{what: image[what] for what in ("key", "name", "path")} for image in images]
     except (json.JSONDecodeError, KeyError, TypeError) as e:
-        raise ValueError(f"{folder / 'project.json'} cannot be read: {e}") from e
+        raise ValueError(f"{folder / PROJECT} cannot be read: {e}") from e
 
 
 def _origin(image: dict[str, Any], folder: Path) -> str:
