@@ -6,7 +6,8 @@
 A simulated annotator (trainer.annotator) begins with a stroke of every class, of a volume on its middle slice. The
 networks train for some iterations, the answer is scored, and each policy draws for the same seconds more; the training
 goes on with the new strokes, as in the plugin. The answer is that of Model.fill_in. Policies:
-    disagreement   what the plugin says: places of the networks' divergence, slice by slice (trainer.disagreement)
+    doubt          what the plugin says: places of the ensemble's entropy, slice by slice (trainer.disagreement)
+    disagreement   the same with the divergence of the networks
     ordered        the same with the UNet's entropy
     chance         the same with a map of random numbers: what the order gives by itself
     entropy        where the UNet's entropy is largest, whatever slice and class
@@ -54,7 +55,7 @@ from trainer.metrics import mean_dice
 from trainer.model import ENSEMBLE, with_teacher
 from trainer.sample import IGNORE
 
-Policy = Literal["random", "entropy", "chance", "ordered", "disagreement", "error"]
+Policy = Literal["random", "entropy", "chance", "ordered", "disagreement", "doubt", "error"]
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 Entry = dict  # one curve, as in the file
 MOST = 50  # places asked for in a round; nobody draws as many
@@ -63,7 +64,8 @@ RIVALS: tuple[Policy, ...] = ("random", "entropy")
 NUCLEI: tuple[Modality, ...] = ("fluorescence", "histology", "brightfield")
 ANSWERS = {"shown": 1, "networks": 2}  # -> its place in a point
 COLOURS = {
-    "disagreement": "tab:red",
+    "doubt": "tab:red",
+    "disagreement": "tab:purple",
     "ordered": "tab:blue",
     "entropy": "tab:green",
     "chance": "tab:olive",
@@ -146,8 +148,8 @@ def curve(case: Case, policy: Policy, seed: int, options: Options) -> Iterator[t
         if progress.stage != "training" or progress.iteration % options.iterations:
             continue
         P, labels = answer(run, case.name)
-        ensemble = np.mean(list(P.values()), 0).argmax(0)
-        scores = (round(mean_dice(each, truth, range(1, len(case.classes))), 4) for each in (labels, ensemble))
+        both = labels, P[ENSEMBLE].argmax(0)
+        scores = (round(mean_dice(each, truth, range(1, len(case.classes))), 4) for each in both)
         yield round(seconds(strokes), 1), *scores
         if progress.iteration < config.iterations:
             until = begun + options.seconds * progress.iteration / options.iterations
@@ -161,10 +163,11 @@ def first(truth: np.ndarray, rng: np.random.Generator) -> list[Stroke]:
 
 
 def answer(run: Run, name: str) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """P of each network, and the labels (*space) on the screen: what Model.fill_in says, without propagating again."""
+    """P of each network and the ensemble, and the labels (*space) on the screen: what Model.fill_in says, without
+    propagating again."""
     (sample,) = run.samples
     P = run.model.probabilities(sample.image)
-    labels = with_teacher(P.pop(ENSEMBLE), run.teachers[name]).argmax(0).astype(np.uint8)
+    labels = with_teacher(P[ENSEMBLE], run.teachers[name]).argmax(0).astype(np.uint8)
     return P, np.where(sample.target == IGNORE, labels, sample.target)
 
 
@@ -236,6 +239,12 @@ def of_map(heat: Callable[[dict[str, np.ndarray], np.random.Generator], np.ndarr
     return guided(lambda P, labels, drawn, rng: places({IMAGE: heat(P, rng)}, {IMAGE: drawn}, {IMAGE: labels}, MOST))
 
 
+def divided(P: dict[str, np.ndarray]) -> np.ndarray:
+    """(*space): the divergence of the networks; the entropy of the first, as long as it leads."""
+    each = {name: p for name, p in P.items() if name != ENSEMBLE}
+    return divergence(each) if len(each) > 1 else entropy(P[ENSEMBLE])
+
+
 def noise(P: dict[str, np.ndarray], rng: np.random.Generator) -> np.ndarray:
     """(*space) of random numbers."""
     return rng.random(next(iter(P.values())).shape[1:], np.float32)
@@ -269,7 +278,8 @@ NEXT: dict[Policy, Next] = {
     "chance": of_map(noise),
     "ordered": of_map(lambda P, rng: entropy(P["unet"])),
     "entropy": guided(uncertain, finish=False),
-    "disagreement": of_map(lambda P, rng: divergence(P)),
+    "disagreement": of_map(lambda P, rng: divided(P)),
+    "doubt": of_map(lambda P, rng: entropy(P[ENSEMBLE])),
     "error": mistakes,
 }
 

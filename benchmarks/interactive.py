@@ -3,6 +3,7 @@
     python -m benchmarks.interactive --quick                          three images, 15 s each: about five minutes
     python -m benchmarks.interactive --modality em --minutes 1        one kind of image
     python -m benchmarks.interactive --full --half reporting          the whole matrix: many hours; --resume goes on
+    python -m benchmarks.interactive --workers 2                      two trainings side by side, a core each
 
 Two tasks. fill-in: the images that were drawn on, one training each. transfer: images of other people, on which nobody
 drew, after one training on `--drawn` images. The score is the mean Dice of the objects' classes, of a volume in 3-D.
@@ -24,7 +25,11 @@ import os
 import platform
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
+from itertools import starmap
+from multiprocessing import get_context
+from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Literal
 
@@ -86,6 +91,8 @@ class Options:
     """Images drawn on, for transfer."""
     seeds: tuple[int, ...] = (0,)
     contestants: tuple[Name, ...] = USUAL
+    workers: int = 1
+    """Trainings side by side, each on its share of the cores (Linux): more curves in an hour, each of fewer threads."""
     half: Half = "tuning"
     """Images to tune on, or those to report on."""
     resume: bool = False
@@ -140,17 +147,35 @@ def main() -> None:
     file = options.file
     entries = json.loads(file.read_text())["entries"] if options.resume and file.is_file() else []
     known = {key_of(entry) for entry in entries}
-    warm_up()
-    for part in options.parts():
-        for job in jobs(part):
-            for contestant in job.contestants:
-                if job.key(contestant) in known:
-                    continue
-                new = measured(job, contestant)
-                entries += new
-                write(file, options, entries)
-                print(told(new), flush=True)
+    todo = [(job, name) for part in options.parts() for job in jobs(part) for name in job.contestants]
+    for new in results([(job, name) for job, name in todo if job.key(name) not in known], options.workers):
+        entries += new
+        write(file, options, entries)
+        print(told(new), flush=True)
     report(file, entries)
+
+
+def results(todo: list[tuple["Job", str]], workers: int) -> Iterator[list[Entry]]:
+    """`measured` of each, one after the other, or as they come from processes that have a share of the cores each."""
+    if workers == 1:
+        warm_up()
+        yield from starmap(measured, todo)
+        return
+    context = get_context("spawn")
+    shares = context.Queue()
+    for worker in range(workers):
+        shares.put(sorted(os.sched_getaffinity(0))[worker::workers])
+    with ProcessPoolExecutor(workers, context, settle, (shares,)) as pool:
+        for done in as_completed([pool.submit(measured, *each) for each in todo]):
+            yield done.result()
+
+
+def settle(shares: "Queue[list[int]]") -> None:
+    """A process begins: on its cores, with a thread on each."""
+    cores = shares.get()
+    os.sched_setaffinity(0, cores)
+    torch.set_num_threads(len(cores))
+    warm_up()
 
 
 def key_of(entry: Entry) -> tuple:
@@ -319,7 +344,7 @@ def write(file: Path, options: Options, entries: list[Entry]) -> None:
     machine = {
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
+        "threads": max(1, torch.get_num_threads() // options.workers),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "torch": torch.__version__,
     }

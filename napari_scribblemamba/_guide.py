@@ -38,15 +38,9 @@ class Guide:
         self._places: dict[Piece, list[Place]] = {}
         self._answers: dict[Piece, Answers] = {}
 
-    def see(
-        self,
-        sample: Sample,
-        index: int | None,
-        probabilities: Mapping[str, np.ndarray],
-        disagreement: np.ndarray | None,
-    ) -> None:
-        """{network: P (K, *item)} and where they disagree (*item), of slice `index` of a stack; None: of all of it."""
-        from trainer.disagreement import peaks
+    def see(self, sample: Sample, index: int | None, probabilities: Mapping[str, np.ndarray]) -> None:
+        """{network: P (K, *item)}, the ensemble among them, of slice `index` of a stack; None: of all of it."""
+        from trainer.disagreement import entropy, peaks
         from trainer.referee import answers
         from trainer.sample import plane_of
 
@@ -55,10 +49,9 @@ class Guide:
         if held is not None and held.shape != sample.target.shape:  # strokes came meanwhile, and with them another part
             held = None
         drawn = sample.target if held is None else np.minimum(sample.target, held)  # IGNORE is the highest
-        if disagreement is not None:
-            strokes, labels = plane_of(sample, drawn, index), probabilities[ENSEMBLE].argmax(0)
-            found = peaks(sample.name, disagreement, strokes, labels, PLACES)
-            self._places[piece] = [place if index is None else _placed(place, sample, index) for place in found]
+        P = probabilities[ENSEMBLE]
+        found = peaks(sample.name, entropy(P), plane_of(sample, drawn, index), P.argmax(0), PLACES)
+        self._places[piece] = [place if index is None else _placed(place, sample, index) for place in found]
         if held is not None:
             self._answers[piece] = answers(probabilities, plane_of(sample, held, index))
 

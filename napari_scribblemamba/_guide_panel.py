@@ -48,7 +48,7 @@ class GuidePanel(QWidget):
         self._places: list[Place] = []
         self._advice: list[Advice] = []
         self._next = QPushButton(f"Next place ( {NEXT} )")
-        self._next.setToolTip("Go to the spot where the networks disagree most and nobody has drawn")
+        self._next.setToolTip("Go to the spot where the networks know least and nobody has drawn")
         self._list, self._coach = _list(), _list()
         self._coach.setWordWrap(True)
         self._coach.setTextElideMode(Qt.TextElideMode.ElideNone)

@@ -61,9 +61,9 @@ class SlicePredictor:
         probabilities = self._model.item_probabilities(*self._prepare(sample, index))  # each (K, *item)
         apart, within = disagreement(probabilities), None
         if self._guide is not None:
-            self._guide.see(sample, index, probabilities, apart)
+            self._guide.see(sample, index, probabilities)
         labels = {name: p.argmax(0).astype(np.uint8) for name, p in probabilities.items()}
-        names = self._model.names
+        names = [name for name in probabilities if name != "ensemble"]  # some may not have begun to learn
         source = f"ensemble of {len(names)} networks" if len(names) > 1 else f"prediction of {names[0]}"
         teacher = self._teacher(sample, index)
         if teacher is not None:
@@ -74,6 +74,8 @@ class SlicePredictor:
             labels = {name: sample.part.plane(plane, 0) for name, plane in labels.items()}
             apart = None if apart is None else sample.part.plane(apart, 0)
             within = sample.part.index
+        if self._wanted and self._wanted not in probabilities:
+            raise ValueError(f"{self._wanted} has not begun to learn; train longer, or choose another network")
         wanted = probabilities[self._wanted] if self._wanted else None
         return Prediction(sample.name, index, labels, source, within, fraction, apart, self._wanted or "", wanted)
 

@@ -41,7 +41,7 @@ HINTS = (
     Hint(
         "Progress",
         "Draw where it is wrong",
-        "New strokes enter the running training. <b>N</b> takes you to where the networks disagree most, "
+        "New strokes enter the running training. <b>N</b> takes you to where the networks know least, "
         "<b>C</b> hides and shows the overlay.",
     ),
     Hint(

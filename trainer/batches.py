@@ -23,7 +23,8 @@ from trainer.sample import IGNORE, Sample
 from trainer.wholes import Answer, answer_of
 
 KNOTS = 4096  # of the curve from raw intensities to normalised ones
-POINTS = 10_000  # drawn voxels of a class and item that patches are put around
+POINTS = 10_000  # voxels of a class and item that patches are put around
+SURE = 0.1  # confidence from which on a voxel of the propagated strokes is one of these
 
 
 def normalise(image: np.ndarray, config: Config) -> np.ndarray:
@@ -111,7 +112,7 @@ class Case:
     target: Tensor  # (items, *space) uint8, class or IGNORE
     teacher: Tensor | None  # (items, K, *space) float16
     confidence: Tensor | None  # (items, *space) float16
-    points: list[dict[int, np.ndarray]]  # of each item: class -> (m, n) some of the voxels it was drawn on
+    points: list[dict[int, np.ndarray]]  # of each item: class -> (m, n) some of the voxels it is known to be at
     answer: Answer | None = None  # of a whole volume, in the place of its target
 
     @classmethod
@@ -129,12 +130,14 @@ class Case:
         image = normalise(sample.image, config) if alone else normalise_like(sample.image, sample.like, config)
         image, target, P, weight = at_spacing(sample, image, teacher, config)
         target = items(target[None], axes)[:, 0]
+        P = None if P is None else items(P, axes)
+        weight = None if weight is None else items(weight[None], axes)[:, 0]
         return cls(
             items(image, axes),
             target,
-            None if P is None else items(P, axes),
-            None if weight is None else items(weight[None], axes)[:, 0],
-            [drawn_points(plane.numpy()) for plane in target],
+            P,
+            weight,
+            [known_points(plane.numpy()) for plane in told(target, P, weight)],
             answer_of(sample, config),
         )
 
@@ -168,7 +171,15 @@ def wanted_spacing(spacing: tuple[float, ...], config: Config) -> tuple[float, .
     return spacing[: len(spacing) - len(config.spacing)] + config.spacing
 
 
-def drawn_points(target: np.ndarray) -> dict[int, np.ndarray]:
+def told(target: Tensor, P: Tensor | None, weight: Tensor | None) -> Tensor:
+    """(items, *space) uint8: the strokes, and beside them what the propagated ones are sure of; else IGNORE."""
+    if P is None:
+        return target
+    guess = P.argmax(1).to(torch.uint8).where(weight > SURE, IGNORE)
+    return target.where(target != IGNORE, guess)
+
+
+def known_points(target: np.ndarray) -> dict[int, np.ndarray]:
     rng = np.random.default_rng(0)
     found = {}
     for c in np.unique(target[target != IGNORE]):
@@ -248,12 +259,12 @@ def view_places(case: Case, z: int, config: Config, rng: np.random.Generator) ->
 
 
 def interesting_point(case: Case, z: int, patch: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(n,) voxel: half of the time on a stroke of a class drawn by lot, else anywhere; the patch stays inside if it
-    can."""
-    size, drawn = np.array(case.target.shape[1:]), case.points[z]
+    """(n,) voxel: half of the time where a class drawn by lot is known to be, else anywhere; the patch stays inside if
+    it can."""
+    size, known = np.array(case.target.shape[1:]), case.points[z]
     point = rng.uniform(0, size - 1)
-    if drawn and rng.uniform() < 0.5:
-        points = drawn[rng.choice(list(drawn))]
+    if known and rng.uniform() < 0.5:
+        points = known[rng.choice(list(known))]
         point = points[rng.integers(len(points))].astype(float)
     low = np.minimum((patch - 1) / 2, (size - 1) / 2)
     return point.clip(low, size - 1 - low)

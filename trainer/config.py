@@ -111,6 +111,10 @@ class Config:
     """Weight of the Dice loss against the networks' mixed prediction, or of another objective's own term."""
     ramp_up: bool = True
     """Let that weight grow over the run. The published script computes a ramp and does not use it."""
+    lead: float = 0.0
+    """Share of the budget in which the first network learns alone; then the others join it."""
+    shares: Annotated[tuple[float, ...], Suppress] = ()
+    """Of each network in the ensemble, as the run found them; empty: alike."""
     deep_supervision: bool = False
     """Losses at coarser scales too, in the networks that have the layers for it."""
     pretrained: str = ""
@@ -211,6 +215,7 @@ class Config:
             and not 0 < self.minutes < float("inf")
             and f"minutes must be more than 0, got {self.minutes}",
             self.validate_every < 1 and f"validate_every must be 1 or more, got {self.validate_every}",
+            not 0 <= self.lead < 1 and f"lead must be 0 or more and less than 1, got {self.lead}",
             self.threads < 0 and f"threads must be 0 or more, got {self.threads}",
             self.masked
             and self.normalisation not in ("zscore", "planned")
@@ -293,7 +298,7 @@ SUPERVISED = Config(
 
 PresetName = Literal["interactive", "paper", "supervised", "umamba", "vmunet", "swin_umamba", "nnmamba"]
 PRESETS: dict[PresetName, Config] = {
-    "interactive": Config(minutes=5.0),
+    "interactive": Config(minutes=5.0, lead=0.3),
     # Weak-Mamba-UNet, arXiv 2402.10887, as its released script trains it
     "paper": Config(
         size="official",

@@ -1,9 +1,11 @@
-"""Where to draw next: where networks that learnt from the same strokes disagree most, a slice at a time.
+"""Where to draw next: where networks that learnt from the same strokes, taken together, know least, a slice at a time;
+and where they disagree.
 
-Query by committee: Seung, Opper and Sompolinsky, COLT 1992; the divergence is Lin's, IEEE Trans. Inf. Theory 37 (1991),
-eq. 5.1, of as many distributions as there are networks. In the plane a place is a soft disc of radius REACH. The slice
-with most doubt around it comes first, with a place for each class: strokes of all classes are what can be carried to
-its neighbours, and whoever draws would rather not change slices after every stroke.
+The entropy of an ensemble: Lakshminarayanan et al., arXiv 1612.01474. Query by committee: Seung, Opper and Sompolinsky,
+COLT 1992; the divergence is Lin's, IEEE Trans. Inf. Theory 37 (1991), eq. 5.1, of as many distributions as there are
+networks. In the plane a place is a soft disc of radius REACH. The slice with most doubt around it comes first, with a
+place for each class: strokes of all classes are what can be carried to its neighbours, and whoever draws would rather
+not change slices after every stroke.
 
 K classes · P probabilities (K, *space) · space is (H, W) or (D, H, W) · map float32 (*space) in 0..1
 """
@@ -60,7 +62,7 @@ def divergence(each: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def entropy(P: np.ndarray) -> np.ndarray:
-    """Of one network's probabilities, (*space) in 0..1: how little it knows; in units of log K."""
+    """Of probabilities (K, *space) of a network or an ensemble, (*space) in 0..1: how little it knows, by log K."""
     return (bits(P) / np.log2(len(P))).clip(0, 1)
 
 

@@ -100,7 +100,7 @@ def begun_with(folder: Path) -> Config:
     """A run's config, but for what it found out about its machine."""
     config = resumed(folder)
     dtype = config.dtype if config.dtype == "float32" else "auto"  # the preset paper asks for it
-    return dataclasses.replace(config, device="auto", dtype=dtype, threads=0, kernel="auto", pretrained="")
+    return dataclasses.replace(config, device="auto", dtype=dtype, threads=0, kernel="auto", pretrained="", shares=())
 
 
 def one_budget(config: Config, base: Config) -> Config:

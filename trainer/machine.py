@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
@@ -62,16 +62,16 @@ def bfloat16_gain() -> float:
             (conv(image).float().sum() + linear(tokens).float().sum()).backward()
         return time.thread_time() - begun
 
-    with one_thread():
+    with own_threads(1):
         times = [(seconds(False), seconds(True)) for _ in range(6)][1:]  # the first ones compile
     return min(plain for plain, _ in times) / max(min(half for _, half in times), 1e-9)
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """So that the time of this thread is all the time there is."""
+def own_threads(count: int) -> Iterator[None]:
+    """So many for torch, in what this thread does meanwhile; with one, its time is all the time there is."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(count)
     try:
         yield
     finally:
@@ -80,24 +80,27 @@ def one_thread() -> Iterator[None]:
 
 @contextmanager
 def side_by_side(config: Config) -> Iterator[Callable]:
-    """A `map` that runs the networks of a step at once, on a share of the config's threads each.
+    """A `map` that runs the networks of a step at once, on a share of the config's threads each; one alone has all.
 
-    Small networks gain nothing from a second thread, but two of them gain from a core each; and threads that share
-    one small operation wait for each other whenever another program takes a core. On a GPU, or with one thread, it is
-    the plain `map`.
+    Small networks gain less from a second thread than two of them from a core each; and threads that share one small
+    operation wait for each other whenever another program takes a core. On a GPU, or with one thread, it is the plain
+    `map`.
     """
     workers = min(config.threads, len(config.networks)) if config.device == "cpu" else 1
     share = config.threads // workers
-    before = torch.get_num_threads()
-    torch.set_num_threads(share)
-    try:
+    with own_threads(share):
         if workers == 1:
             yield map
             return
         with ThreadPoolExecutor(workers, "network", torch.set_num_threads, (share,)) as pool:
-            yield pool.map
-    finally:
-        torch.set_num_threads(before)
+
+            def spread(work: Callable, names: Sequence[str]) -> Iterable:
+                if len(names) > 1:
+                    return pool.map(work, names)
+                with own_threads(config.threads):
+                    return list(map(work, names))
+
+            yield spread
 
 
 @contextmanager

@@ -87,6 +87,12 @@ class Model:
         return tuple(self.networks)
 
     @property
+    def shares(self) -> dict[str, float]:
+        """Of the networks in the ensemble, 1 together; without those that have not learnt yet."""
+        shares = self.config.shares or (1 / len(self.networks),) * len(self.networks)
+        return {name: share for name, share in zip(self.networks, shares, strict=True) if share > 0}
+
+    @property
     def volumetric(self) -> bool:
         """Whether the networks look at volumes; else at one slice at a time."""
         return len(self.config.patch) == 3
@@ -121,12 +127,16 @@ class Model:
         return Prepared(items(image, axes), space[-axes:])
 
     def item_probabilities(self, prepared: "Prepared", z: int, network: str = ENSEMBLE) -> Probabilities:
-        """Of slice z, or of the volume (z 0): float32 (K, *space) for each network and their mean, the ensemble; or
-        for one network alone."""
-        names, one = self.names if network == ENSEMBLE else (network,), prepared.items[z : z + 1]
+        """Of slice z, or of the volume (z 0): float32 (K, *space) for each network that has learnt and their weighted
+        mean, the ensemble; or for one network alone."""
+        names, one = tuple(self.shares) if network == ENSEMBLE else (network,), prepared.items[z : z + 1]
         each = {name: probabilities_of(self.networks[name], one, self.config)[0].numpy() for name in names}
         each = {name: resample_probabilities(P, prepared.space) for name, P in each.items()}
-        return {**each, ENSEMBLE: np.mean(list(each.values()), 0)} if network == ENSEMBLE else each
+        return {**each, ENSEMBLE: self.together(each)} if network == ENSEMBLE else each
+
+    def together(self, each: Probabilities) -> np.ndarray:
+        """float32 (K, *space): the networks' mean, each with its share."""
+        return np.sum([np.float32(self.shares[name]) * P for name, P in each.items()], 0)
 
     def stream(
         self,
@@ -208,9 +218,12 @@ class Model:
         """weights.safetensors and config.json; a file that exists is replaced only when the new one is complete."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        self.save_config(folder)
+        write_tensors(folder / WEIGHTS, self.state())
+
+    def save_config(self, folder: Path) -> None:
         with replacing(folder / CONFIG) as file:
             write_config(file, self.config, self.classes, self.channels)
-        write_tensors(folder / WEIGHTS, self.state())
 
     def state(self) -> dict[str, Tensor]:
         """Every weight, named "unet/encoder..." and so on."""

@@ -74,6 +74,8 @@ def cross_teaching(logits: Logits, batch: Batch, config: Config, mix: list[float
 
     `mix` holds one weight per network, drawn once an iteration (`simplex`); `progress` is 0..1 of the run.
     """
+    if len(logits) == 1:  # it leads, and has nobody to learn from yet
+        return pce(logits, batch, config, mix, progress)
     mixed = Batch(batch.image, mixed_label(logits, mix))
     weight = config.teaching * (ramp(progress) if config.ramp_up else 1.0)
     return {

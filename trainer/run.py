@@ -4,6 +4,7 @@ B batch · C channels · K classes · every random number of iteration i comes f
 """
 
 import csv
+import dataclasses
 import math
 import threading
 import time
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.batches import Ahead, Batches, Case
-from trainer.config import Config, Task, read_config, write_config
+from trainer.config import Config, Task, read_config
 from trainer.files import read_tensors, replacing, write_tensors
 from trainer.inference import autocast
 from trainer.machine import accelerated, batch_thread, settled, side_by_side
@@ -33,6 +34,7 @@ from trainer.stack import Part, Stack
 
 Result = TypeVar("Result")
 HISTORY, BEST = "history.csv", "best.safetensors"
+RECENT, PICKY = 20, 4.0  # steps whose losses say what each network has learnt, and how much that counts
 LEAVE = 1.0  # seconds that python takes to start and to go, which no clock of ours sees
 
 
@@ -122,8 +124,9 @@ class Run:
             while not self.finished:
                 if self._fresh and time.monotonic() >= self._busy_until:
                     batches = yield from self.renewed()
+                self.learning = self.learners()
                 losses = self.step(batches[self.iteration])
-                values = finite(dict(zip(self.networks, losses.tolist(), strict=True)), self.iteration)
+                values = finite(dict(zip(self.learning, losses.tolist(), strict=True)), self.iteration)
                 self.iteration += 1
                 yield self.record(values)
                 self.wait()
@@ -138,7 +141,7 @@ class Run:
             self._last_step = time.monotonic()
 
     def step(self, batch: Batch) -> Tensor:
-        """One optimiser step of every network; the loss of each, (networks,) on the device: nothing here waits for it.
+        """One optimiser step of all that are learning; the loss of each, (n,) on the device: nothing here waits for it.
 
         The networks meet only in the objective: down to the logits the gradient is common, from there each goes its
         own way, so that they can run side by side. A network whose gradient is not finite stays as it is, and its loss
@@ -157,16 +160,22 @@ class Run:
     def losses(self, logits: Logits, batch: Batch, progress: float) -> dict[str, Tensor]:
         """What the objective says of each network; first its mean teacher looks at the batch, where it has one."""
         rng = np.random.default_rng([self.config.seed, self.iteration, 2])
-        mix = self.objective.mix(len(self.networks), rng)
+        mix = self.objective.mix(len(logits), rng)
         teachers = {}
         if self.objective.mean_teacher is not None:
             with autocast(self.config, batch.image.device):
-                views = {name: self.objective.mean_teacher(net, batch, rng) for name, net in self.averages.items()}
+                views = {name: self.objective.mean_teacher(self.averages[name], batch, rng) for name in logits}
             teachers = {"teachers": views}
         return self.objective.loss(logits, batch, self.config, mix, progress, **teachers)
 
+    def learners(self) -> list[str]:
+        """The networks that learn now: all, or the first alone as long as it has the lead. Who starts from a model has
+        no lead: there all have learnt."""
+        leads = self.start is None and self.fraction < self.config.lead
+        return list(self.networks)[: 1 if leads else None]
+
     def each(self, work: Callable[[str], Result]) -> dict[str, Result]:
-        return dict(zip(self.networks, self._map(work, self.networks), strict=True))
+        return dict(zip(self.learning, self._map(work, self.learning), strict=True))
 
     def forward(self, name: str, image: Tensor) -> Tensor | list[Tensor]:
         if self.config.speedup != "graphs":  # their dropout draws from the device's generator
@@ -305,7 +314,9 @@ class Run:
         now = time.monotonic()
         step = now - self._last_step
         self._step_seconds = step if not self._step_seconds else 0.9 * self._step_seconds + 0.1 * step
-        self._history.append([self.iteration, round(self.seconds, 3), *losses.values()])
+        each = (losses.get(name, math.nan) for name in self.networks)
+        self._history.append([self.iteration, round(self.seconds, 3), *each])
+        self.weigh()
         score = None
         if self.validation and self.iteration % self.config.validate_every == 0:
             score = self.validate()
@@ -313,6 +324,12 @@ class Run:
             self.save_checkpoint()
         self._last_step = time.monotonic()
         return self.progress(losses, validation=score)
+
+    def weigh(self) -> None:
+        """Give each network its share in the ensemble: the less it lost of late, the more; none before it learns."""
+        lost = np.array(self._history[-RECENT:])[:, 2:].mean(0)  # (networks,); NaN of those that have just begun
+        heard = np.nan_to_num(np.exp(PICKY * (np.nanmin(lost) - lost)))
+        self.model.config = dataclasses.replace(self.model.config, shares=tuple((heard / heard.sum()).tolist()))
 
     def progress(self, losses: dict[str, float], stage: str = "training", validation: float | None = None) -> Progress:
         rate = 1 / self._step_seconds if self._step_seconds else 0.0
@@ -361,8 +378,7 @@ class Run:
             self.load_checkpoint()
         elif self.resume and (self.folder / WEIGHTS).is_file():
             raise ValueError(f"{self.folder} has a model but no {CHECKPOINT} to go on from; train into a new folder")
-        with replacing(self.folder / CONFIG) as file:
-            write_config(file, self.config, self.classes, self.model.channels)
+        self.model.save_config(self.folder)
 
     def check_alike(self) -> None:
         """ValueError where the folder's run cannot go on as this one."""
@@ -391,6 +407,7 @@ class Run:
         note = {"iteration": str(self.iteration), "seconds": repr(self.seconds)}
         self.write_history()
         write_tensors(self.folder / CHECKPOINT, state, note)
+        self.model.save_config(self.folder)
         (self.folder / WEIGHTS).unlink(missing_ok=True)
         self._last_save = time.monotonic()
         self._save_seconds = self._last_save - begun

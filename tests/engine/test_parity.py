@@ -257,14 +257,17 @@ def test_an_unknown_network_is_named() -> None:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_outputs_and_gradients_are_the_official_ones(model: str) -> None:
-    assert parity_check.check(lambda config: official(model, config), GOLDEN / f"public/{model}.json")
+    # its norms amplify how a processor's convolutions round: within the tolerance on an AMD Zen 4, up to 4.7 times that
+    # on an Intel Xeon; float64 itself, in the place of the official float32, needs six times
+    slack = 6.0 if model.startswith("umamba_enc") else 1.0
+    assert parity_check.check(lambda config: official(model, config), GOLDEN / f"public/{model}.json", slack=slack)
 
 
 @pytest.mark.parametrize("model", ["umamba_enc_2d", "umamba_enc_3d"])
-def test_umamba_with_our_scan_stays_in_the_noise(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(parity_check.TOL, model, 10 * parity_check.TOL[model])  # float64 itself would need six times
+def test_umamba_with_our_scan_stays_in_the_noise(model: str) -> None:
     ours = partial(_umamba, official_scan=False)
-    assert parity_check.check(lambda config: ours(**config), GOLDEN / f"public/{model}.json", grads=False)
+    file = GOLDEN / f"public/{model}.json"
+    assert parity_check.check(lambda config: ours(**config), file, grads=False, slack=10)  # float64 needs six times
 
 
 def test_scan_is_the_official_one() -> None:

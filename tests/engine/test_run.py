@@ -1,6 +1,7 @@
 """The loop learns, stops, resumes, and takes new strokes."""
 
 import dataclasses
+import math
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from trainer.dataset import save_dataset
 from trainer.files import read_tensors
 from trainer.model import Model
 from trainer.objectives import OBJECTIVES, Objective
-from trainer.run import Run
+from trainer.run import PICKY, RECENT, Run
 from trainer.sample import IGNORE
 
 
@@ -129,15 +130,17 @@ def test_who_draws_on_and_on_still_sees_it_learn(monkeypatch: pytest.MonkeyPatch
 
 
 def test_an_interrupted_run_that_resumes_equals_an_undisturbed_one(tmp_path: Path) -> None:
-    undisturbed = trained(Run([scribbled_disc()], QUICK, CLASSES, folder=tmp_path / "a"))
-    run = Run([scribbled_disc()], QUICK, CLASSES, folder=tmp_path / "b")
+    config = dataclasses.replace(QUICK, lead=0.4)  # the others join after the checkpoint
+    undisturbed = trained(Run([scribbled_disc()], config, CLASSES, folder=tmp_path / "a"))
+    run = Run([scribbled_disc()], config, CLASSES, folder=tmp_path / "b")
     for progress in run:
-        if progress.iteration == 3:
+        if progress.iteration == 2:
             run.save_checkpoint()
         if progress.iteration == 4:  # trained, but after the checkpoint: lost
             break
-    resumed = trained(Run([scribbled_disc()], QUICK, CLASSES, folder=tmp_path / "b", resume=True))
-    assert same_weights(undisturbed.model, resumed.model)
+    assert Model.load(tmp_path / "b", "cpu").shares == {"unet": 1.0}
+    resumed = trained(Run([scribbled_disc()], config, CLASSES, folder=tmp_path / "b", resume=True))
+    assert same_weights(undisturbed.model, resumed.model) and undisturbed.model.shares == resumed.model.shares
     rows = [(folder / "history.csv").read_text().splitlines() for folder in (tmp_path / "a", tmp_path / "b")]
     assert [r.split(",")[0] for r in rows[0]] == [r.split(",")[0] for r in rows[1]]
 
@@ -178,6 +181,37 @@ def test_unet_rate_stays_where_the_published_script_forgot_it() -> None:
     rates = {name: optimiser.param_groups[0]["lr"] for name, optimiser in run.optimisers.items()}
     assert rates["unet"] == QUICK.learning_rate
     assert rates["swinunet"] == rates["mambaunet"] == pytest.approx(QUICK.learning_rate * (1 / 6) ** 0.9)
+
+
+def test_the_first_network_learns_alone_until_its_lead_is_over() -> None:
+    run = Run([scribbled_disc()], dataclasses.replace(QUICK, iterations=4 * RECENT, lead=0.5), CLASSES)
+    for progress in run:
+        alone = 0 < progress.iteration <= 2 * RECENT
+        if alone:
+            assert list(progress.losses) == ["unet"] and run.model.shares == {"unet": 1.0}
+        if progress.iteration == 2 * RECENT:
+            late = run.model.networks["swinunet"].state_dict()
+            before = {name: value.clone() for name, value in late.items()}
+            assert list(run.model.probabilities(disc()[0][None])) == ["unet", "ensemble"]
+    assert list(progress.losses) == list(run.model.shares) == ["unet", "swinunet", "mambaunet"]
+    fresh = Model.new(run.config, CLASSES, 1).networks["swinunet"].state_dict()
+    assert all(torch.equal(before[name], fresh[name]) for name in fresh)
+    assert any(not torch.equal(before[name], value) for name, value in late.items())
+    going_on = Run([scribbled_disc()], dataclasses.replace(run.config, iterations=1), CLASSES, start=run.model)
+    assert [len(progress.losses) for progress in going_on] == [0, 3]
+
+
+def test_who_loses_less_is_heard_more() -> None:
+    run = trained(Run([scribbled_disc()], dataclasses.replace(QUICK, iterations=1), CLASSES))
+    run._history = [[0, 0.0, 9.0, 1.0, 1.0], *[[i, 0.1 * i, 0.5, 1.0, 0.1] for i in range(1, RECENT + 1)]]
+    run._history[1][-1] = math.nan  # the third has not learnt all the time
+    run.weigh()
+    assert run.model.shares.keys() == {"unet", "swinunet"}
+    assert run.model.shares["unet"] == pytest.approx(1 / (1 + math.exp(-PICKY * 0.5)))
+    image = disc()[0][None]
+    P = run.model.probabilities(image)
+    expected = sum(share * P[name] for name, share in run.model.shares.items())
+    np.testing.assert_allclose(P["ensemble"], expected, atol=1e-6)
 
 
 def test_a_network_named_twice_is_numbered() -> None:

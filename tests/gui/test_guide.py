@@ -11,9 +11,9 @@ from qtpy.QtCore import Qt
 from test_widget import draw, press, stack_in_a_window
 
 from napari_scribblemamba._guide import Guide, held_out
-from napari_scribblemamba._predictor import SlicePredictor, disagreement
+from napari_scribblemamba._predictor import SlicePredictor
 from napari_scribblemamba._session import Session
-from trainer import IGNORE, Sample
+from trainer import IGNORE
 
 SPOT = (slice(22, 30), slice(4, 12))  # where the networks disagree, in slice 2
 
@@ -28,19 +28,22 @@ def opinions(z: int) -> dict[str, np.ndarray]:
     return {"unet": one, "swinunet": other, "ensemble": (one + other) / 2}
 
 
-def see(guide: Guide, sample: Sample, z: int, P: dict[str, np.ndarray]) -> None:
-    guide.see(sample, z, P, disagreement(P))
-
-
 def test_the_place_of_doubt_goes_once_it_is_drawn_on() -> None:
     guide, sample = Guide(), disc_sample(depth=4)
     for z in range(4):
-        see(guide, sample, z, opinions(z))
+        guide.see(sample, z, opinions(z))
     [place] = guide.guidance([sample]).places
     assert place.image == "disc" and place.slice == 2
     assert 22 <= place.row < 30 and 4 <= place.column < 12
     sample.target[2, place.row, place.column] = 0
     assert guide.guidance([sample]).places == ()
+
+
+def test_one_network_that_leads_says_where_it_knows_least() -> None:
+    guide, sample = Guide(), disc_sample(depth=4)
+    P = opinions(2)["ensemble"]
+    guide.see(sample, 2, {"unet": P, "ensemble": P})
+    assert [place.slice for place in guide.guidance([sample]).places] == [2]
 
 
 def test_held_out_strokes_judge() -> None:
@@ -52,7 +55,7 @@ def test_held_out_strokes_judge() -> None:
     for z in range(6):
         right = np.stack([whole.target[z] != 1, whole.target[z] == 1]).astype(np.float32)
         wrong = right[::-1]
-        see(guide, sample, z, {"unet": wrong, "swinunet": right, "ensemble": right})
+        guide.see(sample, z, {"unet": wrong, "swinunet": right, "ensemble": right})
     verdict = guide.guidance([sample]).verdict
     assert verdict.mean["swinunet"].f1 == 1 and verdict.mean["unet"].f1 == 0 and verdict.best == "swinunet"
     assert Guide().guidance([sample]).verdict is None
@@ -61,7 +64,7 @@ def test_held_out_strokes_judge() -> None:
 def test_strokes_that_judge_another_part_of_a_stack_wait() -> None:
     sample = disc_sample(depth=4)
     guide = Guide({"disc": np.zeros((6, 32, 32), np.uint8)})  # more slices were drawn on while the networks looked
-    see(guide, sample, 2, opinions(2))
+    guide.see(sample, 2, opinions(2))
     [place] = guide.guidance([sample]).places
     assert place.slice == 2 and guide.guidance([sample]).verdict is None
 

@@ -57,7 +57,8 @@ def test_the_form_holds_every_field_that_can_be_chosen(qtbot: QtBot, name: str) 
     form.setValue(PRESETS[name])
     assert form.value() == PRESETS[name]
     assert preset_of(PRESETS[name]) == name
-    assert {field.name for field in fields(Config)} - set(form._widgets) == {"intensities", "strides", "kernels"}
+    hidden = {"intensities", "strides", "kernels", "shares"}
+    assert {field.name for field in fields(Config)} - set(form._widgets) == hidden
 
 
 def test_what_is_typed_into_the_form(qtbot: QtBot) -> None:

@@ -49,11 +49,11 @@ SIZES: dict[str, dict[str, dict[str, object]]] = {
         "unet_cct": {},
     },
     "small": {  # a laptop trains three of them at 128 pixels several times a second
-        "unet": {"widths": (16, 32, 64, 128), "dropout": (0.0, 0.0, 0.05, 0.1)},
+        "unet": {"widths": (8, 16, 32, 64, 128), "dropout": (0.0, 0.0, 0.05, 0.1, 0.2)},
         "swinunet": {
-            "width": 48,
-            "depths": (2, 2, 2),
-            "heads": (2, 4, 8),
+            "width": 32,
+            "depths": (1, 1, 2),
+            "heads": (1, 2, 4),
             "window": 8,  # whole windows at 128 pixels: 32, 16 and 8 tokens
             "mlp_ratio": 2.0,
             "drop_path": 0.1,
@@ -96,7 +96,7 @@ SIZES: dict[str, dict[str, dict[str, object]]] = {
         },
         "nnmamba": {"width": 16, "blocks": 2},
         "nnmamba_cls": {"width": 16, "blocks": 2},
-        "unet_cct": {"widths": (16, 32, 64, 128), "dropout": (0.0, 0.0, 0.05, 0.1)},
+        "unet_cct": {"widths": (8, 16, 32, 64, 128), "dropout": (0.0, 0.0, 0.05, 0.1, 0.2)},
     },
 }
 
