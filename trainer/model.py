@@ -43,10 +43,12 @@ class Prepared:
 def with_teacher(P: np.ndarray, teacher: np.ndarray) -> np.ndarray:
     """(K, *space): what networks and propagated strokes say together.
 
-    The networks' share is half of the Dice between the two answers: fresh networks say nothing, and those that have
-    learnt are heard as much as the strokes. Mostly that is better than either (docs/log.md).
+    The networks' share is half of the square of the Dice between the two answers, of all classes but the background:
+    fresh networks say next to nothing, and those that have learnt are heard as much as the strokes. Mostly that is
+    better than either, and hardly ever worse than the strokes (docs/log.md).
     """
-    share = 0.5 * mean_dice(P.argmax(0), teacher.argmax(0), range(len(P)))
+    agreement = mean_dice(P.argmax(0), teacher.argmax(0), range(1, len(P))) or 0.0
+    share = max(0.5 * agreement**2, 0.01)  # where the strokes say nothing at all, any share decides
     return share * P + (1 - share) * teacher.astype(np.float32)
 
 

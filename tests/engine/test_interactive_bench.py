@@ -1,6 +1,7 @@
 """The pieces of the interactive benchmark, on generated images: split, strokes, curves, intervals, tiny runs."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -215,6 +216,15 @@ def test_a_sample_image_through_file_table_and_plot(tmp_path: Path) -> None:
     assert {f.name for f in tmp_path.glob("*.png")} == {
         f"interactive-fill-in-1-0.1min-{c}.png" for c in ("wall", "cpu")
     }
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux lets a process choose its cores")
+def test_processes_side_by_side_measure_the_same() -> None:
+    case = Case(dense_disc(), CLASSES)
+    jobs = [Job("fill-in", "fluorescence", budget, 0.1, 0, ("propagation",), [case], [case]) for budget in (1, 3)]
+    todo = [(job, "propagation") for job in jobs]
+    found = {each["budget"]: each["points"][0][2] for (each,) in interactive.results(todo, workers=2)}
+    assert found == {job.budget: measured(job, name)[0]["points"][0][2] for job, name in todo}
 
 
 def same_weights(first: Look, last: Look) -> bool:

@@ -16,7 +16,7 @@ from trainer.config import PRESETS, Config
 from trainer.files import replacing
 from trainer.inference import probabilities_of
 from trainer.machine import settled
-from trainer.model import Model
+from trainer.model import Model, with_teacher
 from trainer.networks.scan import kernel_name
 from trainer.run import Run
 from trainer.sample import IGNORE
@@ -276,3 +276,13 @@ def test_filling_in_with_one_network_asks_no_other(model: Model, monkeypatch: py
 def test_without_strokes_filling_in_is_predicting(model: Model) -> None:
     empty = dataclasses.replace(scribbled_disc(), target=np.full((40, 40), IGNORE, np.uint8))
     assert np.array_equal(model.fill_in(empty), model.predict(empty.image))
+
+
+def test_a_network_that_finds_nothing_does_not_outvote_the_strokes() -> None:
+    teacher = np.zeros((2, 10, 10), np.float32)
+    teacher[1, 3:6, 3:6] = 0.6
+    teacher[0] = 1 - teacher[1]
+    nothing = np.stack([np.full((10, 10), 0.95), np.full((10, 10), 0.05)]).astype(np.float32)
+    assert np.array_equal(with_teacher(nothing, teacher).argmax(0), teacher.argmax(0))
+    alike = np.where(teacher > 0.5, 1.0, 0.0).astype(np.float32)  # who agrees is heard as much
+    np.testing.assert_allclose(with_teacher(alike, teacher), (alike + teacher) / 2, atol=1e-6)
