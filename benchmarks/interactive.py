@@ -322,19 +322,32 @@ def summary(entries: list[Entry], clock: int = WALL) -> list[dict]:
 
 
 def behind(entries: list[Entry]) -> list[dict]:
-    """Where what we show is below a rival: a row for each panel and rival, with {seconds: by how much}."""
+    """Where what we show is below a rival, over the cases of both: a row for each panel and rival, with {seconds: by
+    how much}."""
     rows = []
     for panel, answers in panels(entries).items():
-        ours = answers.get(OURS[panel[0]])
+        ours = answers[OURS[panel[0]]]
         for rival in RIVALS:
-            if ours and rival in answers:
-                lost = {}
-                for t in times(ours + answers[rival]):
-                    pair = per_case(ours, t), per_case(answers[rival], t)
-                    if None not in pair and (gap := float(np.median(pair[0]) - np.median(pair[1]))) < 0:
-                        lost[str(t)] = round(gap, 4)
+            if mine := common(ours, answers[rival]):
+                lost = losses(mine, common(answers[rival], ours))
                 rows.append({**dict(zip(PANEL, panel, strict=True)), "rival": rival, "lost": lost})
     return rows
+
+
+def losses(mine: list[Entry], theirs: list[Entry]) -> dict[str, float]:
+    """Second -> by how much the median case of mine is below that of theirs, where it is."""
+    lost = {}
+    for t in times(mine + theirs):
+        pair = per_case(mine, t), per_case(theirs, t)
+        if None not in pair and (gap := float(np.median(pair[0]) - np.median(pair[1]))) < 0:
+            lost[str(t)] = round(gap, 4)
+    return lost
+
+
+def common(entries: list[Entry], others: list[Entry]) -> list[Entry]:
+    """The curves of cases that the others have, too."""
+    known = {(entry["case"], entry["taught"]) for entry in others}
+    return [entry for entry in entries if (entry["case"], entry["taught"]) in known]
 
 
 # ---- telling ----

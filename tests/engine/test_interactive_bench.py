@@ -135,6 +135,8 @@ def test_falling_behind_is_told_with_its_time() -> None:
     ]
     found = {row["rival"]: row["lost"] for row in behind(entries)}
     assert found == {"forest": {"10": -0.2}, "pce": {}}
+    alone = entry("forest", [[1.0, 1.0, 0.9]], case="b")  # nothing of ours to be compared with
+    assert behind([*entries, alone]) == behind(entries)
 
 
 def test_looks_come_once_for_each_time_that_has_passed() -> None:
