@@ -138,7 +138,7 @@ class Model:
 
     def together(self, each: Probabilities) -> np.ndarray:
         """float32 (K, *space): the networks' mean, each with its share."""
-        return np.sum([np.float32(self.shares[name]) * P for name, P in each.items()], 0)
+        return np.sum([np.float32(share) * each[name] for name, share in self.shares.items()], 0)
 
     def stream(
         self,
