@@ -49,12 +49,17 @@ class SlicePredictor:
         taught: Sequence[Sample] = (),
         probabilities: str | None = None,
         guide: Guide | None = None,
+        overlaps: dict[str, dict[int | None, np.ndarray]] | None = None,
     ) -> None:
-        """teachers, parts: {sample: propagated strokes, and where in its stack these are}; taught: those samples."""
+        """teachers, parts: {sample: propagated strokes, and where in its stack these are}; taught: those samples.
+
+        overlaps: {sample: {slice: of networks and strokes}} of what was seen before; kept up to date
+        """
         self._model, self._teachers, self._parts, self._wanted = model, teachers, parts, probabilities
         self._taught = {sample.name: sample for sample in taught}
         self._same: dict[str, bool] = {}  # sample name -> whether it is the image that was taught
         self._guide = guide  # is told what is seen
+        self._overlaps = {} if overlaps is None else overlaps
         self._prepared: dict[str, object] = {}  # sample name -> Tensor (D, C, H, W)
 
     def __call__(self, sample: Sample, index: int | None, fraction: float = 1.0) -> Prediction:
@@ -68,7 +73,8 @@ class SlicePredictor:
         teacher = self._teacher(sample, index)
         if teacher is not None:
             strokes = plane_of(sample, sample.target, index)
-            labels["ensemble"] = filled_in(probabilities["ensemble"], teacher[0], strokes, teacher[1])
+            seen = self._overlaps.setdefault(sample.name, {})
+            labels["ensemble"] = filled_in(probabilities["ensemble"], teacher[0], strokes, teacher[1], seen, index)
             source = f"{len(names)} network{'s' * (len(names) > 1)} and propagated strokes"
         if sample.part is not None:  # what is outside its box is left empty
             labels = {name: sample.part.plane(plane, 0) for name, plane in labels.items()}
@@ -131,13 +137,22 @@ def disagreement(probabilities: Mapping[str, np.ndarray]) -> np.ndarray | None:
     return divergence(each) if len(each) > 1 else None
 
 
-def filled_in(P: np.ndarray, teacher: np.ndarray, strokes: np.ndarray, where: tuple = (...,)) -> np.ndarray:
+def filled_in(
+    P: np.ndarray,
+    teacher: np.ndarray,
+    strokes: np.ndarray,
+    where: tuple = (...,),
+    overlaps: dict[int | None, np.ndarray] | None = None,
+    index: int | None = None,
+) -> np.ndarray:
     """uint8 (*item): networks (K, *item) and, `where` in the item they are, propagated strokes together, and the
-    strokes themselves."""
-    from trainer.model import with_teacher  # imports torch: only here, in the background
+    strokes themselves. `overlaps` are those of the image's slices, of which this is number `index`."""
+    from trainer.model import overlap, with_teacher  # imports torch: only here, in the background
 
-    labels = P.argmax(0).astype(np.uint8)
-    labels[where] = with_teacher(P[(slice(None), *where)], teacher).argmax(0)
+    labels, inside = P.argmax(0).astype(np.uint8), P[(slice(None), *where)]
+    overlaps = {} if overlaps is None else overlaps
+    overlaps[index] = overlap(inside, teacher)
+    labels[where] = with_teacher(inside, teacher, list(overlaps.values())).argmax(0)
     return np.where(strokes == IGNORE, labels, strokes)
 
 

@@ -136,6 +136,7 @@ class Session:
         self._teachers: dict[str, np.ndarray] = {}  # sample name -> its propagated strokes (K, *space)
         self._parts: dict[str, Part | None] = {}  # sample name -> where in its stack these are
         self._guide = Guide()  # of the images that are trained on
+        self._overlaps: dict[str, dict[int | None, np.ndarray]] = {}  # of their slices, as SlicePredictor notes them
         self._batch: Batch | None = None  # the folder that is being labelled
         self._told = False  # what the run has settled on
         self._generation = 0
@@ -165,7 +166,7 @@ class Session:
 
         self.check_free()
         self._samples, self._told = list(samples), False
-        self._guide = Guide(held)
+        self._guide, self._overlaps = Guide(held), {}
         training = Training()
         self._begin("training", self._learning(training, samples, classes, config, start), done, training=training)
 
@@ -352,16 +353,16 @@ class Session:
         from trainer.machine import settled
 
         machine, step = settled(config), 0.0
-        for network in config.networks:
+        for index, network in enumerate(config.networks):
             if generation != self._generation:
                 return None
-            step += seconds_a_step(network, config, machine)
+            step += (1 - config.lead * (index > 0)) * seconds_a_step(network, config, machine)
             yield
         return step * config.iterations
 
     def _looks(self, model: Model) -> Iterator[Prediction]:
         """Without end: the slice in view every other time, else the longest unseen."""
-        predict = SlicePredictor(model, self._teachers, self._parts, self._samples, guide=self._guide)
+        predict = self._predictor(model, self._guide)
         seen: dict[tuple[str, int | None], int] = {}
         last = None
         for turn in itertools.count():
@@ -378,7 +379,7 @@ class Session:
     ) -> Generator[Prediction | Guidance, None, None]:
         """In the thread: every slice, what is in view first; ends early where newer work has begun."""
         guide = self._guide if samples is self._samples else Guide()
-        predict = SlicePredictor(model, self._teachers, self._parts, self._samples, probabilities, guide)
+        predict = self._predictor(model, guide, probabilities)
         pieces = pieces_of(samples, model.volumetric, self.visible)
         total = len(pieces)
         while pieces and generation == self._generation:
@@ -389,7 +390,11 @@ class Session:
             yield guide.guidance(samples)
 
     def _looking(self, model: Model, sample: Sample, index: int | None) -> Generator[Prediction, None, None]:
-        yield SlicePredictor(model, self._teachers, self._parts, self._samples, guide=self._guide)(sample, index)
+        yield self._predictor(model, self._guide)(sample, index)
+
+    def _predictor(self, model: Model, guide: Guide, probabilities: str | None = None) -> SlicePredictor:
+        taught = self._teachers, self._parts, self._samples
+        return SlicePredictor(model, *taught, probabilities, guide, self._overlaps)
 
     def _distance(self, sample: Sample, index: int | None) -> float:
         """Slices between this one and the one in view."""

@@ -183,8 +183,9 @@ def known_points(target: np.ndarray) -> dict[int, np.ndarray]:
     rng = np.random.default_rng(0)
     found = {}
     for c in np.unique(target[target != IGNORE]):
-        points = np.argwhere(target == c)
-        found[int(c)] = points[rng.choice(len(points), POINTS, replace=False)] if len(points) > POINTS else points
+        points = np.flatnonzero(target == c)
+        chosen = points[rng.choice(len(points), POINTS, replace=False)] if len(points) > POINTS else points
+        found[int(c)] = np.stack(np.unravel_index(chosen, target.shape), 1)
     return found
 
 

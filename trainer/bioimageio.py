@@ -37,8 +37,8 @@ def export_bioimageio(
     """Writes FOLDER/NETWORK/ and, as it is iterated, NETWORK.zip after NETWORK.zip; errors as of `write_onnx`."""
     require("yaml")
     patch = checked_patch(patch, model.config)
-    for name, network in model.networks.items():
-        package = folder / name
+    for name in model.shares:  # what has not begun to learn is no model
+        network, package = model.networks[name], folder / name
         package.mkdir(parents=True, exist_ok=True)
         write_onnx(network, (model.channels, *patch), package / WEIGHTS)
         write_test(package, model.channels, patch, model.config)

@@ -50,6 +50,7 @@ WHOLE: dict[str, object] = {  # what classification and landmarks ask of a confi
     "spacing": None,
     "interpolation": "linear",
     "propagation": False,
+    "lead": 0.0,
     "deep_supervision": False,
 }
 FORMAT = 1  # of config.json; raised when an older version could not read it
@@ -112,7 +113,8 @@ class Config:
     ramp_up: bool = True
     """Let that weight grow over the run. The published script computes a ramp and does not use it."""
     lead: float = 0.0
-    """Share of the budget in which the first network learns alone; then the others join it."""
+    """Share of the budget, after the strokes are spread, in which the first network learns alone; then the others
+    join it."""
     shares: Annotated[tuple[float, ...], Suppress] = ()
     """Of each network in the ensemble, as the run found them; empty: alike."""
     deep_supervision: bool = False

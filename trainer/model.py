@@ -19,7 +19,6 @@ from trainer.config import Config, read_config, write_config
 from trainer.files import read_tensors, replacing, write_tensors
 from trainer.inference import probabilities_of
 from trainer.machine import settled
-from trainer.metrics import mean_dice
 from trainer.networks import build_for
 from trainer.networks.pretrained import misfits
 from trainer.propagation import propagate
@@ -27,7 +26,7 @@ from trainer.resampling import resample_image, resample_probabilities
 from trainer.sample import IGNORE, Sample, check_image
 from trainer.wholes import output_of, points_of
 
-ENSEMBLE = "ensemble"
+ENSEMBLE, SHARES = "ensemble", "shares"
 WEIGHTS, CHECKPOINT, CONFIG = "weights.safetensors", "checkpoint.safetensors", "config.json"
 Probabilities = dict[str, np.ndarray]  # name of a network, or "ensemble" -> float32 (K, *space)
 
@@ -40,16 +39,25 @@ class Prepared:
     space: tuple[int, ...]  # of an item as the image has it
 
 
-def with_teacher(P: np.ndarray, teacher: np.ndarray) -> np.ndarray:
+def with_teacher(P: np.ndarray, teacher: np.ndarray, overlaps: Sequence[np.ndarray] = ()) -> np.ndarray:
     """(K, *space): what networks and propagated strokes say together.
 
     The networks' share is half of the square of the Dice between the two answers, of all classes but the background:
     fresh networks say next to nothing, and those that have learnt are heard as much as the strokes. Mostly that is
-    better than either, and hardly ever worse than the strokes (docs/log.md).
+    better than either, and hardly ever worse than the strokes (docs/log.md). `overlaps` are those of all slices of the
+    image that are known, where this is one of them: where the strokes' object is lost, the networks' may be there.
     """
-    agreement = mean_dice(P.argmax(0), teacher.argmax(0), range(1, len(P))) or 0.0
-    share = max(0.5 * agreement**2, 0.01)  # where the strokes say nothing at all, any share decides
+    shared, sizes = np.sum(overlaps or [overlap(P, teacher)], 0)[:, 1:]
+    agreement = (2 * shared[sizes > 0] / sizes[sizes > 0]).mean() if sizes.any() else 0.0
+    share = np.float32(max(0.5 * agreement**2, 0.01))  # where the strokes say nothing at all, any share decides
     return share * P + (1 - share) * teacher.astype(np.float32)
+
+
+def overlap(P: np.ndarray, teacher: np.ndarray) -> np.ndarray:
+    """(2, K): of each class how many pixels are its by both P (K, *space), and how many by either, added."""
+    one, other = P.argmax(0), teacher.argmax(0)
+    counts = [np.bincount(each.ravel(), minlength=len(P)) for each in (one[one == other], one, other)]
+    return np.stack([counts[0], counts[1] + counts[2]])
 
 
 def without_absent(P: np.ndarray, absent: Sequence[tuple[int, int]]) -> np.ndarray:
@@ -90,7 +98,7 @@ class Model:
 
     @property
     def shares(self) -> dict[str, float]:
-        """Of the networks in the ensemble, 1 together; without those that have not learnt yet."""
+        """Of the networks in the ensemble, 1 together; without those that have not begun to learn."""
         shares = self.config.shares or (1 / len(self.networks),) * len(self.networks)
         return {name: share for name, share in zip(self.networks, shares, strict=True) if share > 0}
 
@@ -189,22 +197,23 @@ class Model:
     def classify(
         self, image: np.ndarray, spacing: tuple[float, ...] | None = None, name: str = "the image"
     ) -> np.ndarray:
-        """Volume (C, D, H, W) -> float32 (K,) probabilities of its class, the mean of the networks'."""
+        """Volume (C, D, H, W) -> float32 (K,) probabilities of its class, the networks' weighted mean."""
         self.check_task("classification")
-        return np.mean([softmax(logits) for logits in self.outputs(image, spacing, name)], 0)
+        each = self.outputs(image, spacing, name)
+        return self.together({name: softmax(logits) for name, logits in each.items()})
 
     def locate(
         self, image: np.ndarray, spacing: tuple[float, ...] | None = None, name: str = "the image"
     ) -> np.ndarray:
         """Volume (C, D, H, W), mm per voxel (None: 1) -> (n, 3) landmarks, in mm from the centre of its first voxel."""
         self.check_task("landmarks")
-        maps = np.mean(list(self.outputs(image, spacing, name)), 0)  # (n, *patch)
+        maps = self.together(self.outputs(image, spacing, name))  # (n, *patch)
         return points_of(maps, image.shape[1:], spacing or (1.0, 1.0, 1.0))
 
-    def outputs(self, image: np.ndarray, spacing: tuple[float, ...] | None, name: str) -> Iterator[np.ndarray]:
+    def outputs(self, image: np.ndarray, spacing: tuple[float, ...] | None, name: str) -> dict[str, np.ndarray]:
         """What each network says of the whole volume: logits (K,) or heat maps (n, *patch)."""
         prepared = self.prepared(image, name, spacing)
-        return (output_of(network, prepared.items, self.config) for network in self.networks.values())
+        return {name: output_of(self.networks[name], prepared.items, self.config) for name in self.shares}
 
     def check_task(self, task: str) -> None:
         ways = {"segmentation": "predict", "classification": "classify", "landmarks": "locate"}
@@ -213,8 +222,10 @@ class Model:
             raise ValueError(f"this run was trained for {own}, not {task}; ask it by trainer.predict or {ways[own]}()")
 
     def check_name(self, network: str) -> None:
-        if network not in (*self.names, ENSEMBLE):
-            raise ValueError(f"this run has no network {network!r}; it has {', '.join((*self.names, ENSEMBLE))}")
+        """ValueError where nobody of that name can answer."""
+        if network not in (known := (*self.shares, ENSEMBLE)):
+            problem = f"{network} has not begun to learn" if network in self.names else f"has no network {network!r}"
+            raise ValueError(f"this run: {problem}; choose {', '.join(known)}")
 
     def save(self, folder: Path | str) -> None:
         """weights.safetensors and config.json; a file that exists is replaced only when the new one is complete."""
@@ -228,10 +239,10 @@ class Model:
             write_config(file, self.config, self.classes, self.channels)
 
     def state(self) -> dict[str, Tensor]:
-        """Every weight, named "unet/encoder..." and so on."""
-        return {
-            f"{name}/{key}": value for name, net in self.networks.items() for key, value in net.state_dict().items()
-        }
+        """Every weight, named "unet/encoder..." and so on, and the networks' shares where a run has found them."""
+        shares = {SHARES: torch.tensor(self.config.shares, dtype=torch.float64)} if self.config.shares else {}
+        each = ((name, net.state_dict()) for name, net in self.networks.items())
+        return {f"{name}/{key}": value for name, weights in each for key, value in weights.items()} | shares
 
     def load_state(self, state: dict[str, Tensor], source: Path) -> None:
         """Strictly; ValueError says what does not fit."""
@@ -242,6 +253,8 @@ class Model:
             except RuntimeError as e:
                 what = misfits(net.state_dict(), own)
                 raise ValueError(f"{source} does not hold the weights of this {name}: {what or e}") from e
+        if SHARES in state:
+            self.config = dataclasses.replace(self.config, shares=tuple(state[SHARES].tolist()))
 
     @classmethod
     def load(cls, folder: Path | str, device: str = "auto") -> "Model":

@@ -127,8 +127,8 @@ def answers(probabilities: Mapping[str, np.ndarray], held: np.ndarray) -> Answer
 
 
 def joined(images: Sequence[Answers]) -> Answers:
-    """Of several images."""
-    names = images[0].counts
+    """Of several images; of the networks that have answered for all."""
+    names = [name for name in images[0].counts if all(name in each.counts for each in images)]
     truth = np.concatenate([each.truth for each in images])
     return Answers(truth, {name: np.concatenate([each.counts[name] for each in images]) for name in names})
 

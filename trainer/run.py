@@ -169,9 +169,13 @@ class Run:
         return self.objective.loss(logits, batch, self.config, mix, progress, **teachers)
 
     def learners(self) -> list[str]:
-        """The networks that learn now: all, or the first alone as long as it has the lead. Who starts from a model has
-        no lead: there all have learnt."""
-        leads = self.start is None and self.fraction < self.config.lead
+        """The networks that learn now: all, or the first alone as long as it has the lead. Once all have learnt, here
+        or in the model that the run starts from, nobody leads."""
+        if self._ready is None:
+            self._ready = self.fraction
+        started = self.start is not None and len(self.start.shares) == len(self.networks)
+        until = self._ready + self.config.lead * (1 - self._ready)
+        leads = not started and not all(self.steps.values()) and self.fraction < until
         return list(self.networks)[: 1 if leads else None]
 
     def each(self, work: Callable[[str], Result]) -> dict[str, Result]:
@@ -191,14 +195,14 @@ class Run:
         self.set_rate(name, progress)
         optimiser.zero_grad()
         self.backpropagate(name, output, logits)
-        if self.iteration < self.config.frozen:
+        if self.steps[name] < self.config.frozen:
             freeze(network)
         limit = math.inf if self.config.clip is None else self.config.clip
         norm = nn.utils.clip_grad_norm_(network.parameters(), limit)
         optimiser.found_inf = (~norm.isfinite()).float()  # the fused optimisers then leave the weights alone
         optimiser.step()
         if name in self.averages:
-            ema_update(self.averages[name], network, self.iteration)
+            ema_update(self.averages[name], network, self.steps[name])
         return norm
 
     def backpropagate(self, name: str, output: Tensor | list[Tensor], logits: Tensor | list[Tensor]) -> None:
@@ -260,6 +264,8 @@ class Run:
         for network in self.networks.values():
             network.train()
         self._history: list[list[float]] = []
+        self.steps = dict.fromkeys(self.networks, 0)  # of each network
+        self._ready: float | None = None  # fraction of the budget that was gone when the first step began
         self._step_seconds = self._save_seconds = self._look_seconds = 0.0
         self._last_step = self._last_save = time.monotonic()
         if self.folder is not None:
@@ -315,7 +321,7 @@ class Run:
         step = now - self._last_step
         self._step_seconds = step if not self._step_seconds else 0.9 * self._step_seconds + 0.1 * step
         each = (losses.get(name, math.nan) for name in self.networks)
-        self._history.append([self.iteration, round(self.seconds, 3), *each])
+        self.note([self.iteration, round(self.seconds, 3), *each])
         self.weigh()
         score = None
         if self.validation and self.iteration % self.config.validate_every == 0:
@@ -325,10 +331,16 @@ class Run:
         self._last_step = time.monotonic()
         return self.progress(losses, validation=score)
 
+    def note(self, row: list[float]) -> None:
+        """Of a step in the history: iteration, seconds, and the loss of each network, NaN where it does not learn."""
+        self._history.append(row)
+        for name, loss in zip(self.networks, row[2:], strict=True):
+            self.steps[name] += not math.isnan(loss)
+
     def weigh(self) -> None:
         """Give each network its share in the ensemble: the less it lost of late, the more; none before it learns."""
-        lost = np.array(self._history[-RECENT:])[:, 2:].mean(0)  # (networks,); NaN of those that have just begun
-        heard = np.nan_to_num(np.exp(PICKY * (np.nanmin(lost) - lost)))
+        lost = np.ma.masked_invalid(np.array(self._history[-RECENT:])[:, 2:]).mean(0).filled(np.inf)  # (networks,)
+        heard = np.exp(PICKY * (lost.min() - lost))
         self.model.config = dataclasses.replace(self.model.config, shares=tuple((heard / heard.sum()).tolist()))
 
     def progress(self, losses: dict[str, float], stage: str = "training", validation: float | None = None) -> Progress:
@@ -404,10 +416,9 @@ class Run:
         for name, optimiser in self.optimisers.items():
             for index, values in optimiser.state_dict()["state"].items():
                 state |= {f"optimiser/{name}/{index}/{k}": v for k, v in values.items() if isinstance(v, Tensor)}
-        note = {"iteration": str(self.iteration), "seconds": repr(self.seconds)}
+        note = {"iteration": str(self.iteration), "seconds": repr(self.seconds), "ready": repr(self._ready)}
         self.write_history()
         write_tensors(self.folder / CHECKPOINT, state, note)
-        self.model.save_config(self.folder)
         (self.folder / WEIGHTS).unlink(missing_ok=True)
         self._last_save = time.monotonic()
         self._save_seconds = self._last_save - begun
@@ -415,14 +426,19 @@ class Run:
     def load_checkpoint(self) -> None:
         file = self.folder / CHECKPOINT
         state, note = read_tensors(file)
-        self.iteration, self._earlier = int(note["iteration"]), float(note["seconds"])
+        self.iteration, self._earlier, self._ready = (
+            int(note["iteration"]),
+            float(note["seconds"]),
+            float(note["ready"]),
+        )
         self.model.load_state(state, file)
         for name, average in self.averages.items():
             prefix = f"average/{name}/"
             average.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
         for name, optimiser in self.optimisers.items():
             load_optimiser(optimiser, state, f"optimiser/{name}/")
-        self._history = read_history(self.folder / HISTORY, self.iteration)
+        for row in read_history(self.folder / HISTORY, self.iteration):
+            self.note(row)
         if self.validation and (self.folder / BEST).is_file():
             self._best_state, best = read_tensors(self.folder / BEST)
             self._best = float(best["score"])

@@ -273,6 +273,26 @@ def test_filling_in_with_one_network_asks_no_other(model: Model, monkeypatch: py
     assert [list(each) for each in asked] == [[model.names[0]]]
 
 
+def test_who_has_not_begun_to_learn_does_not_answer(model: Model, tmp_path: Path) -> None:
+    """After a stop while the first leads: neither by name nor in the ensemble, nor once it was saved and loaded."""
+    image = disc()[0][None]
+    model.config = dataclasses.replace(model.config, shares=(1.0, 0.0, 0.0))
+    model.save(tmp_path)
+    for each in (model, Model.load(tmp_path, "cpu")):
+        with pytest.raises(ValueError, match="swinunet has not begun to learn; choose unet, ensemble"):
+            each.predict(image, network="swinunet")
+        assert np.array_equal(each.predict(image), each.predict(image, network="unet"))
+    with pytest.raises(ValueError, match="has no network 'resnet'; choose unet, ensemble"):
+        model.fill_in(scribbled_disc(), "resnet")
+
+
+def test_shares_come_with_the_weights_that_they_are_of(model: Model, tmp_path: Path) -> None:
+    other = Model.new(model.config, CLASSES, 1)
+    model.config = dataclasses.replace(model.config, shares=(0.5, 0.2, 0.3))
+    other.load_state(model.state(), tmp_path)
+    assert other.shares == {"unet": 0.5, "swinunet": 0.2, "mambaunet": 0.3}
+
+
 def test_without_strokes_filling_in_is_predicting(model: Model) -> None:
     empty = dataclasses.replace(scribbled_disc(), target=np.full((40, 40), IGNORE, np.uint8))
     assert np.array_equal(model.fill_in(empty), model.predict(empty.image))

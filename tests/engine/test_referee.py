@@ -121,3 +121,6 @@ def test_images_together_are_all_their_strokes() -> None:
     assert found.classes["net"][0].accuracy == 0.5 and found.mean["net"].strokes == 4
     stack = answers({"net": np.stack([ones, right], 1)}, np.stack([held, held]))
     assert verdict(stack) == found
+    later = answers({"net": right, "late": right}, held)  # another network has begun to learn meanwhile
+    for images in ([answers({"net": ones}, held), later], [later, answers({"net": ones}, held)]):
+        assert verdict(joined(images)).mean == {"net": found.mean["net"]}

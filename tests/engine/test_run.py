@@ -172,7 +172,7 @@ def test_validation_keeps_the_best_weights(tmp_path: Path) -> None:
             states[progress.iteration] = {k: v.clone() for k, v in run.model.state().items()}
     assert list(scores) == [2, 4, 6]
     best = states[max(scores, key=scores.get)]
-    assert all(torch.equal(value, best[key]) for key, value in run.model.state().items())
+    assert "shares" in best and all(torch.equal(value, best[key]) for key, value in run.model.state().items())
 
 
 def test_unet_rate_stays_where_the_published_script_forgot_it() -> None:
@@ -201,13 +201,45 @@ def test_the_first_network_learns_alone_until_its_lead_is_over() -> None:
     assert [len(progress.losses) for progress in going_on] == [0, 3]
 
 
+def test_nobody_leads_who_has_learnt_with_the_others(tmp_path: Path) -> None:
+    """A run that resumes with more to do has its lead behind it; a model that was stopped in its lead has not."""
+    config = dataclasses.replace(QUICK, lead=0.5)
+    trained(Run([scribbled_disc()], config, CLASSES, folder=tmp_path))
+    longer = Run([scribbled_disc()], dataclasses.replace(config, iterations=20), CLASSES, folder=tmp_path, resume=True)
+    assert {len(progress.losses) for progress in longer if progress.stage == "training"} == {3}
+    stopped = Run([scribbled_disc()], config, CLASSES)
+    for progress in stopped:
+        if progress.iteration == 2:
+            stopped.stop()
+    again = Run([scribbled_disc()], config, CLASSES, start=stopped.model)
+    assert [len(progress.losses) for progress in again] == [0, 1, 1, 1, 3, 3, 3]
+
+
+def test_the_lead_is_of_what_spreading_the_strokes_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run([scribbled_disc()], dataclasses.replace(QUICK, iterations=None, minutes=10.0, lead=0.3), CLASSES)
+    steps = iter(run)
+    assert next(steps).stage == "propagation"
+    for fraction, learning in ((0.2, 1), (0.2 + 0.3 * 0.79, 1), (0.2 + 0.3 * 0.81, 3)):
+        monkeypatch.setattr(Run, "fraction", fraction)
+        assert len(next(steps).losses) == learning
+
+
+def test_a_finished_run_that_resumes_hears_its_networks_as_before(tmp_path: Path) -> None:
+    shares = trained(Run([scribbled_disc()], QUICK, CLASSES, folder=tmp_path)).model.shares
+    assert len(set(shares.values())) == 3
+    assert trained(Run([scribbled_disc()], QUICK, CLASSES, folder=tmp_path, resume=True)).model.shares == shares
+    assert Model.load(tmp_path, "cpu").shares == shares
+
+
 def test_who_loses_less_is_heard_more() -> None:
     run = trained(Run([scribbled_disc()], dataclasses.replace(QUICK, iterations=1), CLASSES))
-    run._history = [[0, 0.0, 9.0, 1.0, 1.0], *[[i, 0.1 * i, 0.5, 1.0, 0.1] for i in range(1, RECENT + 1)]]
-    run._history[1][-1] = math.nan  # the third has not learnt all the time
+    run._history = [[0, 0.0, 9.0, 1.0, 0.1], *[[i, 0.1 * i, 0.5, 1.0, math.nan] for i in range(1, RECENT + 1)]]
     run.weigh()
-    assert run.model.shares.keys() == {"unet", "swinunet"}
+    assert run.model.shares.keys() == {"unet", "swinunet"}  # of the third nothing is known of late
     assert run.model.shares["unet"] == pytest.approx(1 / (1 + math.exp(-PICKY * 0.5)))
+    run._history[-1][-1] = 1.5  # it has just begun
+    run.weigh()
+    assert run.model.shares["mambaunet"] / run.model.shares["unet"] == pytest.approx(math.exp(-PICKY))
     image = disc()[0][None]
     P = run.model.probabilities(image)
     expected = sum(share * P[name] for name, share in run.model.shares.items())
