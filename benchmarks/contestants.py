@@ -23,7 +23,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from napari_scribblemamba._predictor import Prediction
+from napari_scribblemamba._predictor import PROPAGATED, Prediction
 from napari_scribblemamba._session import Session
 from trainer import PRESETS, Config, Model, Run, Sample
 from trainer.propagation import as_stack, propagate
@@ -141,10 +141,9 @@ def plugin(config: Config, work: Work) -> list[Look]:
     def show(prediction: Prediction) -> None:
         if "ensemble" not in prediction.labels:
             return
-        first = prediction.image not in canvas
         layer = canvas.setdefault(prediction.image, blank(work.samples, prediction.image))
         layer[... if prediction.index is None else prediction.index] = prediction.labels["ensemble"]
-        if first:
+        if prediction.source == PROPAGATED:  # in the first seconds, each makes the answer another one
             looks.append(shown(canvas, watch))
 
     def note(progress: object) -> None:
