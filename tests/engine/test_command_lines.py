@@ -228,11 +228,14 @@ def test_mistakes_are_told_in_one_line(verb: str, arguments: list[str], message:
 
 def test_predict_names_the_networks_of_the_run(tmp_path: Path) -> None:
     save_dataset(tmp_path / "data", [scribbled_disc()], CLASSES)
-    call("fit", tmp_path / "data", "--out", tmp_path / "run", "--iterations", 1, *TINY)
     images = tmp_path / "data" / "imagesTr"
-    flags = ["--run", tmp_path / "run", "--images", images, "--out", tmp_path / "out", "--network", "vmunet"]
-    result = call("predict", *flags)
+    flags = ["--images", images, "--out", tmp_path / "out", "--network"]
+    call("fit", tmp_path / "data", "--out", tmp_path / "run", "--iterations", 1, "--lead", 0, *TINY)
+    result = call("predict", "--run", tmp_path / "run", *flags, "vmunet")
     assert result.returncode != 0 and "unet, swinunet, mambaunet, ensemble" in result.stderr
+    call("fit", tmp_path / "data", "--out", tmp_path / "short", "--iterations", 1, *TINY)  # the others never join
+    result = call("predict", "--run", tmp_path / "short", *flags, "swinunet")
+    assert result.returncode != 0 and "swinunet has not begun to learn; choose unet, ensemble" in result.stderr
 
 
 def test_the_doctor_says_what_runs_and_why_not() -> None:
