@@ -88,7 +88,8 @@ class Advisor(QObject):
         """What each network says where the image was drawn on; while it still learns, strokes contradict it anyway."""
         if self._session.state != "idle" or self._overlays.names != names:
             return None
-        seen = _layers.predicted_classes(self._viewer, image, part)
+        found = _layers.predicted_classes(self._viewer, image, part)
+        seen = {name: classes for name, classes in found.items() if name in self._overlays.answered}
         return {image.name: seen} if seen else None
 
     def _think(

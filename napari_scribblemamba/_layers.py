@@ -488,11 +488,10 @@ def prediction_layers(viewer: ViewerModel, image: Image) -> dict[str, Labels]:
 
 
 def predicted_classes(viewer: ViewerModel, image: Image, part: Part | None = None) -> dict[str, np.ndarray]:
-    """network -> uint8 (*space) classes that it predicted, IGNORE where it has not looked, without the ensemble; of a
-    part where one is given."""
+    """network -> uint8 (*space) classes that it predicted, without the ensemble; of a part where one is given."""
     layers = {n: layer for n, layer in prediction_layers(viewer, image).items() if n != "ensemble"}
     read = {n: np.asarray(each.data) if part is None else read_part(each, part) for n, each in layers.items()}
-    return {n: values.astype(np.uint8) - np.uint8(1) for n, values in read.items()}  # 0 becomes 255, which is IGNORE
+    return {n: np.maximum(values, 1) - np.uint8(1) for n, values in read.items()}
 
 
 def add_prediction_layer(viewer: ViewerModel, image: Image, network: str, brushes: Sequence[Brush]) -> Labels:

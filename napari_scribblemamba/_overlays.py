@@ -27,6 +27,7 @@ class Overlays:
         self.names: tuple[str, ...] = ()  # of the classes
         self.boxes: dict[str, Box | None] = {}  # image's name -> what of it is predicted
         self.predicted: dict[tuple[str, int | None], Box | None] = {}  # (image's name, slice) -> what of it
+        self.answered: set[str] = set()  # networks that have; the layers of others are empty
         self._images: dict[str, Image] = {}
         self._coming: list[tuple[str, Image]] = []  # networks and images whose layers are to be made
         self._training = False
@@ -72,6 +73,7 @@ class Overlays:
         for image in self.images():
             _layers.clear_predictions(self._viewer, image)
         self.predicted.clear()
+        self.answered.clear()
 
     def expect(self, networks: Sequence[str]) -> None:
         """Of a training: their layers come one by one, before they are wanted and before one draws on."""
@@ -89,6 +91,7 @@ class Overlays:
         if image is None or not _fits(prediction, _layers.image_space(image), box):
             return False
         self.predicted[prediction.image, prediction.index] = _seen(prediction, _layers.image_space(image), box)
+        self.answered |= prediction.labels.keys()
         before = set(_layers.overlays(self._viewer, image))
         _layers.show_prediction(self._viewer, image, prediction.labels, prediction.index, self.brushes(), box)
         if prediction.disagreement is not None:

@@ -35,8 +35,8 @@ def advice(
     classes: Sequence[str],
     predictions: Mapping[str, Mapping[str, np.ndarray]] | None = None,
 ) -> list[Advice]:
-    """`predictions` {image: {network: labels (*space)}}, IGNORE where it has not looked; of samples that are not named
-    there, nothing is said about slips."""
+    """`predictions` {image: {network: labels (*space)}}, where there are any; of samples it does not name, nothing is
+    said about slips."""
     strokes = {sample.name: strokes_of(sample.target) for sample in samples}
     pixels = np.zeros(len(classes), int)
     for stroke in (stroke for each in strokes.values() for stroke in each):
@@ -61,11 +61,10 @@ def missing(pixels: np.ndarray, classes: Sequence[str]) -> Iterator[Advice]:
 def slips(
     name: str, strokes: Sequence[Stroke], predictions: Mapping[str, np.ndarray], classes: Sequence[str]
 ) -> Iterator[Advice]:
-    """Strokes that every network that has looked there, though it learnt from them, calls something else."""
+    """Strokes that every network, though it learnt from them, calls something else."""
     for stroke in strokes:
         at = (stroke.slice, *stroke.pixels.T)
-        each = (as_slices(labels)[at] for labels in predictions.values())  # (N,)
-        said = [labels for labels in each if (labels != IGNORE).all()]
+        said = [as_slices(labels)[at] for labels in predictions.values()]  # (N,) each
         if said and all((labels != stroke.label).mean() >= WRONG for labels in said):
             other = classes[np.bincount(np.concatenate(said)[np.concatenate(said) != stroke.label]).argmax()]
             text = f"Check this stroke of {classes[stroke.label]}: every network sees {other} there."

@@ -103,6 +103,24 @@ def test_the_plan_of_a_supervised_training_learns_the_disc(
     assert 2 * (found & disc()).sum() / (found.sum() + disc().sum()) > 0.9
 
 
+def test_the_coach_does_not_hear_networks_that_have_not_learnt(
+    make_napari_viewer: Callable[..., Viewer], qtbot: QtBot
+) -> None:
+    """All that the second would say is background: its layer is empty."""
+    viewer = make_napari_viewer(show=True)
+    image = viewer.add_image(disc_image(), name="disc")
+    viewer.add_labels(disc().astype(int), name="truth")
+    widget = docked(viewer)
+    take(widget, "truth: values are classes")
+    alone = replace(PRESETS["supervised"], **QUICK, networks=("unet", "swinunet"), lead=0.9, patch=(32, 32))
+    widget.settings.setValue(replace(alone, normalisation="zscore", deep_supervision=False))
+    widget.overlays.expect(alone.names)
+    trained(widget, qtbot)
+    assert widget.session.model.shares == {"unet": 1.0}
+    assert not _layers.predicted_classes(viewer, image)["swinunet"].any()
+    assert list(widget.advisor._seen(image, None, widget.overlays.names)["disc"]) == ["unet"]
+
+
 def test_a_network_of_volumes_trains_on_a_stack(make_napari_viewer: Callable[..., Viewer], qtbot: QtBot) -> None:
     viewer = make_napari_viewer(show=True)
     image = viewer.add_image(np.stack([disc_image()] * 16), name="stack")
