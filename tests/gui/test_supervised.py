@@ -32,6 +32,15 @@ def take(widget: ScribbleMamba, words: str) -> None:
     widget.layers._menu.close()
 
 
+def labelled(viewer: Viewer) -> tuple[Image, ScribbleMamba]:
+    """The disc with its dense labels, taken as strokes."""
+    image = viewer.add_image(disc_image(), name="disc")
+    viewer.add_labels(disc().astype(int), name="truth")
+    widget = docked(viewer)
+    take(widget, "truth: values are classes")
+    return image, widget
+
+
 def trained(widget: ScribbleMamba, qtbot: QtBot) -> None:
     widget.button.click()
     qtbot.waitUntil(lambda: widget.session.model is not None and widget.session.state == "idle", timeout=240_000)
@@ -71,10 +80,7 @@ def test_a_preset_for_dense_labels_trains_and_predicts(
     preset: str, make_napari_viewer: Callable[..., Viewer], qtbot: QtBot
 ) -> None:
     viewer = make_napari_viewer(show=True)
-    image = viewer.add_image(disc_image(), name="disc")
-    viewer.add_labels(disc().astype(int), name="truth")
-    widget = docked(viewer)
-    take(widget, "truth: values are classes")
+    image, widget = labelled(viewer)
     widget.settings._preset.setCurrentText(preset)
     widget.settings._on_preset()
     chosen = widget.settings.value()
@@ -90,10 +96,7 @@ def test_the_plan_of_a_supervised_training_learns_the_disc(
     make_napari_viewer: Callable[..., Viewer], qtbot: QtBot
 ) -> None:
     viewer = make_napari_viewer(show=True)
-    image = viewer.add_image(disc_image(), name="disc")
-    viewer.add_labels(disc().astype(int), name="truth")
-    widget = docked(viewer)
-    take(widget, "truth: values are classes")
+    image, widget = labelled(viewer)
     planned = replace(PRESETS["supervised"], **{**QUICK, "iterations": 40, "batch": 0}, size="small")
     assert planned.patch == ()  # found for the image, when it trains
     widget.settings.setValue(planned)
@@ -108,10 +111,7 @@ def test_the_coach_does_not_hear_networks_that_have_not_learnt(
 ) -> None:
     """All that the second would say is background: its layer is empty."""
     viewer = make_napari_viewer(show=True)
-    image = viewer.add_image(disc_image(), name="disc")
-    viewer.add_labels(disc().astype(int), name="truth")
-    widget = docked(viewer)
-    take(widget, "truth: values are classes")
+    image, widget = labelled(viewer)
     alone = replace(PRESETS["supervised"], **QUICK, networks=("unet", "swinunet"), lead=0.9, patch=(32, 32))
     widget.settings.setValue(replace(alone, normalisation="zscore", deep_supervision=False))
     widget.overlays.expect(alone.names)
