@@ -426,11 +426,8 @@ class Run:
     def load_checkpoint(self) -> None:
         file = self.folder / CHECKPOINT
         state, note = read_tensors(file)
-        self.iteration, self._earlier, self._ready = (
-            int(note["iteration"]),
-            float(note["seconds"]),
-            float(note["ready"]),
-        )
+        self.iteration, self._earlier = int(note["iteration"]), float(note["seconds"])
+        self._ready = float(note["ready"])
         self.model.load_state(state, file)
         for name, average in self.averages.items():
             prefix = f"average/{name}/"
