@@ -72,9 +72,7 @@ class SlicePredictor:
         source = f"ensemble of {len(names)} networks" if len(names) > 1 else f"prediction of {names[0]}"
         teacher = self._teacher(sample, index)
         if teacher is not None:
-            strokes = plane_of(sample, sample.target, index)
-            seen = self._overlaps.setdefault(sample.name, {})
-            labels["ensemble"] = filled_in(probabilities["ensemble"], teacher[0], strokes, teacher[1], seen, index)
+            labels["ensemble"] = self._filled_in(sample, index, probabilities["ensemble"], *teacher)
             source = f"{len(names)} network{'s' * (len(names) > 1)} and propagated strokes"
         if sample.part is not None:  # what is outside its box is left empty
             labels = {name: sample.part.plane(plane, 0) for name, plane in labels.items()}
@@ -84,6 +82,16 @@ class SlicePredictor:
             raise ValueError(f"{self._wanted} has not begun to learn; train longer, or choose another network")
         wanted = probabilities[self._wanted] if self._wanted else None
         return Prediction(sample.name, index, labels, source, within, fraction, apart, self._wanted or "", wanted)
+
+    def _filled_in(
+        self, sample: Sample, index: int | None, P: np.ndarray, teacher: np.ndarray, where: tuple
+    ) -> np.ndarray:
+        """uint8 (*item): as the function of that name, weighed by all of the image's slices that were seen."""
+        from trainer.model import overlap  # imports torch: only here, in the background
+
+        seen = self._overlaps.setdefault(sample.name, {})
+        seen[index] = overlap(P[(slice(None), *where)], teacher)
+        return filled_in(P, teacher, plane_of(sample, sample.target, index), where, list(seen.values()))
 
     def _prepare(self, sample: Sample, index: int | None) -> tuple[object, int]:
         """What the model takes, and which item of it: of a large stack a slice alone, else all of the image at once."""
@@ -142,17 +150,14 @@ def filled_in(
     teacher: np.ndarray,
     strokes: np.ndarray,
     where: tuple = (...,),
-    overlaps: dict[int | None, np.ndarray] | None = None,
-    index: int | None = None,
+    overlaps: Sequence[np.ndarray] = (),
 ) -> np.ndarray:
     """uint8 (*item): networks (K, *item) and, `where` in the item they are, propagated strokes together, and the
-    strokes themselves. `overlaps` are those of the image's slices, of which this is number `index`."""
-    from trainer.model import overlap, with_teacher  # imports torch: only here, in the background
+    strokes themselves. `overlaps` are those of all slices of the image, by default of this one."""
+    from trainer.model import with_teacher  # imports torch: only here, in the background
 
-    labels, inside = P.argmax(0).astype(np.uint8), P[(slice(None), *where)]
-    overlaps = {} if overlaps is None else overlaps
-    overlaps[index] = overlap(inside, teacher)
-    labels[where] = with_teacher(inside, teacher, list(overlaps.values())).argmax(0)
+    labels = P.argmax(0).astype(np.uint8)
+    labels[where] = with_teacher(P[(slice(None), *where)], teacher, overlaps).argmax(0)
     return np.where(strokes == IGNORE, labels, strokes)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from fakes import CLASSES, CONFIG, FakeModel, FakeProgress, FakeRun, Later, disc_sample, on_the_spot
 
-from napari_scribblemamba._predictor import Prediction, filled_in
+from napari_scribblemamba._predictor import Prediction, SlicePredictor, filled_in
 from napari_scribblemamba._session import Session
 from trainer.config import Config
 from trainer.dataset import load_dataset
@@ -293,17 +293,18 @@ def test_fresh_networks_do_not_spoil_what_the_strokes_say() -> None:
 
 def test_networks_find_what_the_strokes_lost_on_their_way_through_a_stack() -> None:
     """On one slice the strokes reach nothing; on the others networks and strokes agree, so the networks are heard."""
-    there = np.zeros((2, 8, 8), np.float32)
-    there[1, 2:6, 2:6] = 0.98
-    there[0] = 1 - there[1]
-    lost = np.stack([np.full((8, 8), 0.6), np.full((8, 8), 0.4)])
-    nobody, overlaps = np.full((8, 8), IGNORE, np.uint8), {}
-    assert not filled_in(there, lost, nobody, overlaps=overlaps, index=3).any()
+    sample = disc_sample(depth=4)
+    sample = replace(sample, target=np.full_like(sample.target, IGNORE))
+    disc = sample.image[0] > 100
+    teacher = np.stack([~disc, disc]).astype(np.float32)
+    teacher[:, 3] = [[[0.6]], [[0.4]]]
+    predict = SlicePredictor(FakeModel(), {"disc": teacher}, {"disc": None}, [sample])
+    assert not predict(sample, 3).labels["ensemble"].any()
     for z in range(3):
-        filled_in(there, there, nobody, overlaps=overlaps, index=z)
-    assert np.array_equal(filled_in(there, lost, nobody, overlaps=overlaps, index=3), there.argmax(0))
-    stack, strokes = np.stack([there] * 4, 1), np.stack([there, there, there, lost], 1)
-    assert np.array_equal(with_teacher(stack, strokes).argmax(0)[3], there.argmax(0))  # as Model.fill_in does
+        predict(sample, z)
+    assert np.array_equal(predict(sample, 3).labels["ensemble"], disc[3])
+    networks = np.stack([~disc, disc]).astype(np.float32)
+    assert np.array_equal(with_teacher(networks, teacher).argmax(0), disc)  # all at once, as Model.fill_in does
 
 
 def test_an_image_that_nobody_drew_on_is_left_to_the_networks(tmp_path: Path) -> None:
