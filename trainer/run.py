@@ -47,7 +47,7 @@ class Progress:
     seconds: float  # since the run began
     fraction: float  # 0..1 of the budget
     rate: float  # steps per second; 0 where it is not known yet
-    remaining: float | None  # seconds to go, an estimate
+    remaining: float | None  # seconds to go, an estimate; None where it is not known, as while one network leads
     stage: str = "training"  # or "propagation"
     validation: float | None = None  # of the ensemble, where it was just measured: mean foreground Dice, accuracy, or
     # for landmarks the mean distance in mm, negative: more is better
@@ -347,8 +347,10 @@ class Run:
         rate = 1 / self._step_seconds if self._step_seconds else 0.0
         if self.config.iterations is None:
             remaining = max(0.0, 60 * self.config.minutes - self.seconds)
+        elif rate and len(self.learning) == len(self.networks):  # else steps will take longer
+            remaining = (self.config.iterations - self.iteration) / rate
         else:
-            remaining = (self.config.iterations - self.iteration) / rate if rate else None
+            remaining = None
         return Progress(self.iteration, losses, self.seconds, self.fraction, rate, remaining, stage, validation)
 
     def validate(self) -> float:

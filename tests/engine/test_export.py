@@ -1,5 +1,6 @@
 """Exported networks answer as torch's do: a file alone, a folder of them on whole images, and a package of the zoo."""
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -206,6 +207,16 @@ def test_the_zoo_takes_the_package(tmp_path: Path):
     spec = pytest.importorskip("bioimageio.spec", reason="bioimageio.spec is not installed")
     (package,) = bioimageio.export_bioimageio(Model.new(PLAIN, CLASSES, 1), tmp_path, ["Ada"], "CC0-1.0")
     assert spec.load_description(package).validation_summary.status in ("valid-format", "passed")
+
+
+def test_the_zoo_gets_no_network_that_has_not_begun_to_learn(
+    unet_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    pytest.importorskip("yaml")
+    monkeypatch.setattr(bioimageio, "write_onnx", lambda network, size, file: shutil.copy(unet_file, file))
+    both = dataclasses.replace(PLAIN, networks=("unet", "swinunet"), shares=(1.0, 0.0))
+    packages = bioimageio.export_bioimageio(Model.new(both, CLASSES, 1), tmp_path, ["Ada"], "CC0-1.0")
+    assert [package.name for package in packages] == ["unet.zip"]
 
 
 def test_class_names_become_identifiers():

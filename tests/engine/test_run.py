@@ -201,6 +201,21 @@ def test_the_first_network_learns_alone_until_its_lead_is_over() -> None:
     assert [len(progress.losses) for progress in going_on] == [0, 3]
 
 
+def test_what_remains_is_foretold_when_all_learn() -> None:
+    """While one leads, nobody knows yet how long the others' steps will take."""
+    events = list(Run([scribbled_disc()], dataclasses.replace(QUICK, lead=0.5), CLASSES))
+    assert [progress.remaining is None for progress in events] == [True] * 4 + [False] * 3
+    assert events[-1].remaining == 0
+
+
+def test_the_mean_teacher_of_who_joins_late_begins_as_its_network() -> None:
+    late = dataclasses.replace(QUICK, objective="ustm", networks=("unet", "swinunet"), lead=0.5)
+    for progress in (run := Run([scribbled_disc()], late, CLASSES)):
+        copied = [all(map(torch.equal, run.averages[n].parameters(), run.networks[n].parameters())) for n in late.names]
+        if i := progress.iteration:  # the first step of SwinUNet is the fourth; after it the teachers lag
+            assert copied == [i == 1, i <= 4], i
+
+
 def test_nobody_leads_who_has_learnt_with_the_others(tmp_path: Path) -> None:
     """A run that resumes with more to do has its lead behind it; a model that was stopped in its lead has not."""
     config = dataclasses.replace(QUICK, lead=0.5)
