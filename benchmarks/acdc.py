@@ -60,6 +60,8 @@ class Options:
     """Folder of the runs."""
     patients: int | None = None
     """Only so many patients of each part, for a trial."""
+    dense: bool = False
+    """Train on the full labels: what strokes could reach at most."""
     config: Annotated[Config, tyro.conf.arg(name="")] = PRESETS["paper"]
 
     @property
@@ -72,8 +74,10 @@ def main() -> None:
     with joined():
         for seed in options.seeds:
             result = finished(seed, options)
-            if result is None or (options.test and "test" not in result["scores"]):
+            if result is None:
                 measure(seed, options)
+            elif options.test and "test" not in result["scores"] and first():
+                score_again(seed, result, options)
         if first():
             summarise_seeds(options)
 
@@ -96,11 +100,15 @@ def file_of(seed: int, options: Options) -> Path:
     return options.out / f"acdc-{options.label}-seed{seed}.json"
 
 
+def folder_of(seed: int, options: Options) -> Path:
+    return options.runs / f"{options.label}-seed{seed}"
+
+
 def settings(options: Options) -> dict:
     """What has to be equal for two seeds to be comparable, and for one to go on: all but the machine."""
     machine = ("seed", "device", "dtype", "threads", "kernel", "speedup", "checkpoint_seconds")
     config = {key: value for key, value in options.config.to_dict().items() if key not in machine}
-    found = {"protocol": options.protocol, "patients": options.patients, **config}
+    found = {"protocol": options.protocol, "patients": options.patients, "dense": options.dense, **config}
     return json.loads(json.dumps(found))  # tuples as lists, as the file has them
 
 
@@ -115,7 +123,7 @@ def finished(seed: int, options: Options) -> dict | None:
 
 
 def check_alike(file: Path, then: dict, options: Options) -> None:
-    defaults, now = settings(replace(options, config=Config())), settings(options)
+    defaults, now = settings(replace(options, config=Config(), dense=False)), settings(options)
     then = defaults | then  # what the file does not name could not be chosen then
     if other := {key: (then[key], value) for key, value in now.items() if then[key] != value}:
         raise ValueError(f"{file} is of other settings (then, now): {other}; give another --name")
@@ -123,7 +131,7 @@ def check_alike(file: Path, then: dict, options: Options) -> None:
 
 def measure(seed: int, options: Options) -> None:
     """Train with one seed, or go on with that, and write its file."""
-    file, folder = file_of(seed, options), options.runs / f"{options.label}-seed{seed}"
+    folder = folder_of(seed, options)
     if first():
         note_settings(folder / "settings.json", options)
     run = new_run(seed, folder, options)
@@ -139,11 +147,22 @@ def measure(seed: int, options: Options) -> None:
             "machine": {key: getattr(run.config, key) for key in ("device", "dtype", "threads", "kernel")},
             "iterations": run.iteration,
             "seconds": round(run.seconds, 1),
-            "scores": answers(run, options),
+            "scores": answers(run.model, folder, options),
         }
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(file) as draft:
-            draft.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
+        write(file_of(seed, options), result)
+
+
+def score_again(seed: int, result: dict, options: Options) -> None:
+    """The weights that there are, on the test patients, too."""
+    folder = folder_of(seed, options)
+    model = Model.load(folder, options.config.device)
+    write(file_of(seed, options), {**result, "scores": answers(model, folder, options)})
+
+
+def write(file: Path, result: dict) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(file) as draft:
+        draft.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
 
 
 def note_settings(file: Path, options: Options) -> None:
@@ -172,16 +191,14 @@ def told(losses: dict[str, float]) -> str:
     return "  ".join(f"{name} {loss:.3f}" for name, loss in losses.items())
 
 
-def answers(run: Run, options: Options) -> dict[str, dict[str, dict]]:
+def answers(model: Model, folder: Path, options: Options) -> dict[str, dict[str, dict]]:
     """Part -> weights -> network -> summary of the scores. Nothing has ever looked at the test patients before."""
     parts: list[Part] = ["val"] if options.protocol == "choosing" else []
     parts += ["test"] if options.test else []
-    files = {LAST: run.folder / CHECKPOINT, CHOSEN: run.folder / BEST}
+    files = {LAST: folder / CHECKPOINT, CHOSEN: folder / BEST}
     return {
         part: {
-            name: scored(loaded(run.model, file), samples(part, options))
-            for name, file in files.items()
-            if file.is_file()
+            name: scored(loaded(model, file), samples(part, options)) for name, file in files.items() if file.is_file()
         }
         for part in parts
     }
@@ -196,13 +213,13 @@ def loaded(model: Model, file: Path) -> Model:
 
 
 def samples(part: Part, options: Options) -> Iterator[Sample]:
-    """Volumes of one part of the patients; those to train on with their strokes, unless the objective is dense."""
+    """Volumes of one part of the patients; those to train on with their strokes, unless `dense`."""
     if part == "test":
-        yield from unseen(options.test)
+        yield from unseen(options.test, options.patients)
         return
     split = json.loads((DATA / "splits.json").read_text())
     patients = split[part] + (split["val"] if options.protocol == "fold1" else [])
-    strokes = part == "train" and options.config.objective != "supervised"
+    strokes = part == "train" and not options.dense
     for patient in patients[: options.patients]:
         for file in sorted((DATA / "dev").glob(f"{patient}_frame*.npz")):
             yield from_npz(file, strokes)
@@ -216,9 +233,9 @@ def from_npz(file: Path, strokes: bool) -> Sample:
     return Sample(content["image"].astype(np.float32)[None], target, spacing, file.stem)
 
 
-def unseen(folder: Path) -> Iterator[Sample]:
-    """Volumes of patients 001-020 with their labels. FileNotFoundError where one of the twenty is not there."""
-    for patient in (f"patient{number:03}" for number in range(1, 21)):
+def unseen(folder: Path, patients: int | None = None) -> Iterator[Sample]:
+    """Volumes of patients 001-020, or of the first so many, with labels. FileNotFoundError where one is not there."""
+    for patient in [f"patient{number:03}" for number in range(1, 21)][:patients]:
         labels = sorted(folder.rglob(f"{patient}_frame*_gt.nii*")) or sorted(folder.rglob(f"{patient}_frame*.npz"))
         if not labels:
             raise FileNotFoundError(

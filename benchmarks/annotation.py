@@ -11,6 +11,7 @@ goes on with the new strokes, as in the plugin. The answer is that of Model.fill
     ordered        the same with the UNet's entropy
     chance         the same with a map of random numbers: what the order gives by itself
     entropy        where the UNet's entropy is largest, whatever slice and class
+    slices         places anywhere, and before the next a stroke of each class that is missing on the slice, as above
     random         places anywhere
     error          the largest mistake, which only one who knows the truth can find: an upper bound
 
@@ -18,8 +19,9 @@ Writes FILE.json, by default benchmarks/results/annotation-<date>-<half>.json, a
     entries   one curve each: modality, case, policy, seed, and points [[seconds drawn, dice of the answer, dice of
               the networks' ensemble alone], ...], one a round
     summary   for each modality, all images of nuclei being one more, each policy and of these two: mean Dice of each
-              round, its mean over the rounds after the first, and by how much that is above random places and above
-              entropy, paired by image: mean and 95 % interval (bootstrap over images)
+              round, its mean over the rounds after the first, and by how much that, and the last round, is above random
+              places, above these with each slice finished, and above entropy, paired by image: mean and 95 % interval
+              (bootstrap over images)
 """
 
 import datetime
@@ -55,20 +57,22 @@ from trainer.metrics import mean_dice
 from trainer.model import ENSEMBLE, with_teacher
 from trainer.sample import IGNORE
 
-Policy = Literal["random", "entropy", "chance", "ordered", "disagreement", "doubt", "error"]
+Policy = Literal["random", "slices", "entropy", "chance", "ordered", "disagreement", "doubt", "error"]
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 Entry = dict  # one curve, as in the file
 MOST = 50  # places asked for in a round; nobody draws as many
 IMAGE = "image"  # the only one there is
-RIVALS: tuple[Policy, ...] = ("random", "entropy")
+RIVALS: tuple[Policy, ...] = ("random", "slices", "entropy")
 NUCLEI: tuple[Modality, ...] = ("fluorescence", "histology", "brightfield")
 ANSWERS = {"shown": 1, "networks": 2}  # -> its place in a point
+AFTER, LAST = slice(1, None), slice(-1, None)  # rounds after the first drawing, and the last
 COLOURS = {
     "doubt": "tab:red",
     "disagreement": "tab:purple",
     "ordered": "tab:blue",
     "entropy": "tab:green",
     "chance": "tab:olive",
+    "slices": "tab:brown",
     "random": "tab:gray",
     "error": "black",
 }
@@ -144,6 +148,7 @@ def curve(case: Case, policy: Policy, seed: int, options: Options) -> Iterator[t
         seed=seed,
     )
     run = Run([replace(case.truth, target=painted(strokes, truth.shape))], config, case.classes)
+    run.patience = 0.0  # what was drawn counts in the next step, on a slow machine too
     for progress in run:
         if progress.stage != "training" or progress.iteration % options.iterations:
             continue
@@ -275,6 +280,7 @@ def mistakes(
 
 NEXT: dict[Policy, Next] = {
     "random": guided(anywhere, finish=False),
+    "slices": guided(anywhere),
     "chance": of_map(noise),
     "ordered": of_map(lambda P, rng: entropy(P["unet"])),
     "entropy": guided(uncertain, finish=False),
@@ -309,8 +315,9 @@ def row(modality: str, policy: str, answer: str, own: list[Entry], rivals: dict[
         "after_drawing": round(float(points[:, 1:, ANSWERS[answer]].mean()), 4),
     }
     for rival, theirs in rivals.items():
-        if gains := gain(own, theirs, answer):
-            found[f"above_{rival}"] = [round(x, 4) for x in (float(np.mean(gains)), *interval(gains))]
+        for name, rounds in (("above", AFTER), ("last_above", LAST)):
+            if gains := gain(own, theirs, answer, rounds):
+                found[f"{name}_{rival}"] = [round(x, 4) for x in (float(np.mean(gains)), *interval(gains))]
     return found
 
 
@@ -326,17 +333,17 @@ def grouped(entries: list[Entry]) -> dict[tuple[str, str], list[Entry]]:
     return found
 
 
-def gain(own: list[Entry], rivals: list[Entry], answer: str) -> list[float]:
-    """Of each image that both have: mean Dice after drawing above the rival's, mean over seeds."""
-    ours, theirs = ({(e["case"], e["seed"]): after_drawing(e, answer) for e in each} for each in (own, rivals))
+def gain(own: list[Entry], rivals: list[Entry], answer: str, rounds: slice = AFTER) -> list[float]:
+    """Of each image that both have: mean Dice of these rounds above the rival's, mean over seeds."""
+    ours, theirs = ({(e["case"], e["seed"]): dice_of(e, answer, rounds) for e in each} for each in (own, rivals))
     gains = defaultdict(list)
     for key in ours.keys() & theirs.keys():
         gains[key[0]].append(ours[key] - theirs[key])
     return [float(np.mean(each)) for _, each in sorted(gains.items())]
 
 
-def after_drawing(entry: Entry, answer: str) -> float:
-    return float(np.mean([point[ANSWERS[answer]] for point in entry["points"][1:]]))
+def dice_of(entry: Entry, answer: str, rounds: slice) -> float:
+    return float(np.mean([point[ANSWERS[answer]] for point in entry["points"][rounds]]))
 
 
 def write(file: Path, options: Options, entries: list[Entry]) -> None:

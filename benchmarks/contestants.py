@@ -6,7 +6,7 @@ The time of a prediction belongs to it and is added to the look's.
 - forest       random forest on multi-scale features, the ilastik way (scikit-image, scikit-learn)
 - walker       random walker of scikit-image on the whole image or volume, Grady 2006; no learning
 - propagation  `trainer.propagation` alone: what our networks learn from first
-- pce          one UNet, partial cross-entropy on the strokes and nothing else
+- pce          one UNet, partial cross-entropy on the strokes and nothing else, on the slices that have some
 - unet         one UNet on strokes and propagated strokes: our preset without the other two networks
 - interactive  our preset as the plugin runs it: each network, the ensemble, and what is shown
 - paper        the published recipe: official sizes, no propagation
@@ -35,7 +35,7 @@ LATER = 120.0  # seconds between looks after the last of these
 Answers = dict[str, np.ndarray]  # "unet", "ensemble", "shown", or "" where there is only one -> uint8 (*space)
 
 INTERACTIVE = PRESETS["interactive"]
-ALONE = replace(INTERACTIVE, networks=("unet",), objective="supervised")
+ALONE = replace(INTERACTIVE, networks=("unet",), objective="pce", lead=0.0)  # what UNet does while it leads
 PCE = replace(INTERACTIVE, networks=("unet",), objective="pce", propagation=False)
 DENSE = replace(INTERACTIVE, networks=("unet",), objective="supervised", propagation=False)
 

@@ -11,11 +11,12 @@ Who competes stands in contestants.py; which images are for tuning and which for
 
 Writes FILE.json, by default benchmarks/results/interactive-<date>-<half>.json, after every image, and beside it at the
 end plots, and FILE.md with a table of each panel:
-    entries   one curve each: task, modality, budget, minutes, images (drawn on), taught (their names), seed, case,
-              contestant, answer, drawing (seconds of the simulated annotator, null for an expert's strokes), and
-              points [[wall, cpu, dice], ...]
-    summary   for each panel and answer, at each time: mean, median, and a 95 % interval of the mean (bootstrap over
-              cases, of each case the mean over seeds); only where every case has an answer by then
+    sittings  when, on which machine, and with which options; --resume adds one
+    entries   one curve each: half, task, modality, budget, minutes, images (drawn on), threads, taught (their names),
+              seed, case, contestant, answer, drawing (seconds of the simulated annotator, null for an expert's
+              strokes), and points [[wall, cpu, dice], ...]
+    summary   for each panel and answer, at each time: mean, median, and, of five cases or more, a 95 % interval of the
+              mean (bootstrap over cases, of each case the mean over seeds); only where every case has an answer by then
     behind    for each panel and rival: when, and by how much, the median of what we show is below the rival's
 """
 
@@ -46,13 +47,14 @@ from trainer.sample import IGNORE
 Task = Literal["fill-in", "transfer"]
 Name = Literal["forest", "walker", "propagation", "pce", "unet", "interactive", "paper", "dense"]
 Entry = dict  # one curve, as in the file
-PANEL = ("task", "modality", "budget", "minutes", "images")  # what curves have in common that are compared
-Panel = tuple[str, str, int, float, int]
+PANEL = ("task", "modality", "budget", "minutes", "images", "threads")  # what curves have in common that are compared
+Panel = tuple[str, str, int, float, int, int]
 TIMES = (1, 2, 3, 5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 240, 300, 600)  # seconds, of the summary
 TOLD = (3, 10, 30, 60, 300)  # of these, in the tables
 OURS = {"fill-in": "interactive shown", "transfer": "interactive ensemble"}
 RIVALS = ("forest", "pce")
 WALL, CPU, DICE = range(3)  # of a point
+MANY = 5  # cases from which on an interval says something
 USUAL: tuple[Name, ...] = ("forest", "walker", "propagation", "pce", "unet", "interactive")
 FOUR: tuple[Name, ...] = ("forest", "propagation", "pce", "interactive")
 COLOURS = {
@@ -115,6 +117,11 @@ class Options:
         ]
 
     @property
+    def threads(self) -> int:
+        """Of each training."""
+        return cores() // self.workers if self.workers > 1 else torch.get_num_threads()
+
+    @property
     def file(self) -> Path:
         name = f"interactive-{datetime.date.today()}-{self.half}{'-quick' if self.quick else ''}.json"
         return self.out or Path(__file__).parent / "results" / name
@@ -124,6 +131,7 @@ class Options:
 class Job:
     """One training of each contestant, and the images that it is scored on."""
 
+    half: Half
     task: Task
     modality: str
     budget: int
@@ -133,8 +141,10 @@ class Job:
     taught: list[Case]
     tested: list[Case]
 
-    def key(self, contestant: str) -> tuple:
-        return (self.task, self.modality, self.budget, self.minutes, self.seed, contestant, self.names)
+    def keys(self, contestant: str, threads: int) -> set[tuple]:
+        """Of the curves that come of it, as `key_of` has them, whatever the answers."""
+        job = (self.half, self.task, self.modality, self.budget, self.minutes, threads, self.seed, contestant)
+        return {(*job, self.names, case.name) for case in self.tested}
 
     @property
     def names(self) -> str:
@@ -144,15 +154,28 @@ class Job:
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
-    file = options.file
-    entries = json.loads(file.read_text())["entries"] if options.resume and file.is_file() else []
-    known = {key_of(entry) for entry in entries}
-    todo = [(job, name) for part in options.parts() for job in jobs(part) for name in job.contestants]
-    for new in results([(job, name) for job, name in todo if job.key(name) not in known], options.workers):
-        entries += new
-        write(file, options, entries)
+    if not 1 <= options.workers <= cores():
+        raise SystemExit(f"error: --workers {options.workers} on {cores()} cores; each wants one of its own")
+    before = json.loads(options.file.read_text()) if options.resume and options.file.is_file() else {}
+    sittings, entries = [*before.get("sittings", []), sitting(options)], before.get("entries", [])
+    for new in results(list(missing(options, entries)), options.workers):
+        again = {key_of(entry) for entry in new}
+        entries = [entry for entry in entries if key_of(entry) not in again] + new
+        write(options.file, sittings, entries)
         print(told(new), flush=True)
-    report(file, entries)
+    report(options.file, entries)
+
+
+def missing(options: Options, entries: list[Entry]) -> Iterator[tuple["Job", str]]:
+    """Jobs and contestants of which some curve is not there yet."""
+    known = {key_of(entry) for entry in entries}
+    for part in options.parts():
+        for job in jobs(part):
+            yield from ((job, name) for name in job.contestants if not job.keys(name, options.threads) <= known)
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def results(todo: list[tuple["Job", str]], workers: int) -> Iterator[list[Entry]]:
@@ -179,8 +202,9 @@ def settle(shares: "Queue[list[int]]") -> None:
 
 
 def key_of(entry: Entry) -> tuple:
-    """That of the job's contestant which gave it."""
-    return tuple(entry[k] for k in ("task", "modality", "budget", "minutes", "seed", "contestant", "taught"))
+    """Of the job, its contestant and the case."""
+    where = ("half", "task", "modality", "budget", "minutes", "threads", "seed", "contestant", "taught", "case")
+    return tuple(entry[k] for k in where)
 
 
 def told(entries: list[Entry]) -> str:
@@ -208,7 +232,8 @@ def jobs(options: Options) -> Iterator[Job]:
             for taught, tested in groups:
                 for budget in options.budgets:
                     for seed in options.seeds:
-                        yield Job(task, modality, budget, options.minutes, seed, names, taught, tested)
+                        what = options.half, task, modality, budget, options.minutes, seed
+                        yield Job(*what, names, taught, tested)
 
 
 def measured(job: Job, contestant: str) -> list[Entry]:
@@ -220,9 +245,10 @@ def measured(job: Job, contestant: str) -> list[Entry]:
     looks = (FILL_IN if job.task == "fill-in" else TRANSFER)[contestant](work)
     seen = {sample.name: sample for sample in samples}
     took = [seconds for _, seconds in strokes]
-    common = {k: getattr(job, k) for k in ("task", "modality", "budget", "minutes", "seed")}
+    common = {k: getattr(job, k) for k in ("half", "task", "modality", "budget", "minutes", "seed")}
     common |= {
         "images": len(job.taught),
+        "threads": torch.get_num_threads(),
         "taught": job.names,
         "contestant": contestant,
         "drawing": None if None in took else round(sum(took), 1),
@@ -306,19 +332,16 @@ def summary(entries: list[Entry], clock: int = WALL) -> list[dict]:
         for name, found in answers.items():
             for t in moments:
                 if (scores := per_case(found, t, clock)) is not None:
-                    low, high = interval(scores)
-                    spread = {"mean": np.mean(scores), "median": np.median(scores), "low": low, "high": high}
-                    figures = {k: round(float(v), 4) for k, v in spread.items()}
-                    rows.append(
-                        {
-                            **dict(zip(PANEL, panel, strict=True)),
-                            "answer": name,
-                            "seconds": t,
-                            "cases": len(scores),
-                            **figures,
-                        }
-                    )
+                    where = {**dict(zip(PANEL, panel, strict=True)), "answer": name, "seconds": t}
+                    rows.append({**where, "cases": len(scores), **figures(scores)})
     return rows
+
+
+def figures(scores: list[float]) -> dict[str, float]:
+    found = {"mean": np.mean(scores), "median": np.median(scores)}
+    if len(scores) >= MANY:
+        found["low"], found["high"] = interval(scores)
+    return {name: round(float(value), 4) for name, value in found.items()}
 
 
 def behind(entries: list[Entry]) -> list[dict]:
@@ -353,18 +376,20 @@ def common(entries: list[Entry], others: list[Entry]) -> list[Entry]:
 # ---- telling ----
 
 
-def write(file: Path, options: Options, entries: list[Entry]) -> None:
+def sitting(options: Options) -> dict:
     machine = {
         "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": max(1, torch.get_num_threads() // options.workers),
+        "cores": cores(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "torch": torch.__version__,
     }
+    chosen = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(options).items()}
+    return {"date": str(datetime.date.today()), "machine": machine, "options": chosen}
+
+
+def write(file: Path, sittings: list[dict], entries: list[Entry]) -> None:
     content = {
-        "date": str(datetime.date.today()),
-        "machine": machine,
-        "options": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(options).items()},
+        "sittings": sittings,
         "summary": summary(entries),
         "behind": behind(entries),
         "entries": entries,
@@ -388,10 +413,10 @@ def report(file: Path, entries: list[Entry]) -> None:
     for row in behind(entries):
         where = " ".join(str(row[k]) for k in PANEL)
         print(f"{where}:", f"behind {row['rival']}, {row['lost']}" if row["lost"] else f"never behind {row['rival']}")
-    figures = defaultdict(list)
+    groups = defaultdict(list)
     for entry in entries:
-        figures["{task}-{images}-{minutes:g}min".format(**entry)].append(entry)
-    for title, chosen in figures.items():
+        groups["{task}-{images}-{minutes:g}min-threads{threads}".format(**entry)].append(entry)
+    for title, chosen in groups.items():
         for clock, name in ((WALL, "wall"), (CPU, "cpu")):
             plot(file.with_name(f"{file.stem}-{title}-{name}.png"), chosen, clock)
     print(f"written to {file}")
@@ -402,7 +427,7 @@ def markdown(panel: Panel, answers: dict[str, list[Entry]]) -> str:
     columns = [t for t in TOLD if t in times(together(answers))]
     cases = len({entry["case"] for entry in together(answers)})
     lines = [
-        "## {} {}, budget {}, {:g} min, {} drawn on\n".format(*panel) + f"\n{cases} images scored.\n",
+        "## {} {}, budget {}, {:g} min, {} drawn on, threads {}\n".format(*panel) + f"\n{cases} images scored.\n",
         "| answer | first at | " + " | ".join(f"{t} s" for t in columns) + " |",
         "|---|---:|" + "---:|" * len(columns),
     ]
@@ -416,8 +441,8 @@ def markdown(panel: Panel, answers: dict[str, list[Entry]]) -> str:
 def cell(scores: list[float] | None) -> str:
     if scores is None:
         return ""
-    low, high = interval(scores)
-    return f"{np.mean(scores):.2f} ({low:.2f}-{high:.2f})"
+    mean = f"{np.mean(scores):.2f}"
+    return mean if len(scores) < MANY else "{} ({:.2f}-{:.2f})".format(mean, *interval(scores))
 
 
 def plot(file: Path, entries: list[Entry], clock: int) -> None:
@@ -457,10 +482,11 @@ def plot_curve(ax: object, name: str, entries: list[Entry], clock: int, end: flo
     """One answer's steps, from the moment on when every image has one, to the end of the panel."""
     moments = sorted({point[clock] for entry in entries for point in entry["points"]} | {end})
     scores = {t: each for t in moments if (each := per_case(entries, t, clock)) is not None}
-    low, high = zip(*map(interval, scores.values()), strict=True)
     colour = COLOURS.get(name)
     ax.step(list(scores), [np.mean(each) for each in scores.values()], where="post", label=name, color=colour)
-    ax.fill_between(list(scores), low, high, step="post", alpha=0.12, color=colour)
+    if all(len(each) >= MANY for each in scores.values()):
+        low, high = zip(*map(interval, scores.values()), strict=True)
+        ax.fill_between(list(scores), low, high, step="post", alpha=0.12, color=colour)
 
 
 if __name__ == "__main__":

@@ -38,8 +38,11 @@ class Guide:
         self._places: dict[Piece, list[Place]] = {}
         self._answers: dict[Piece, Answers] = {}
 
-    def see(self, sample: Sample, index: int | None, probabilities: Mapping[str, np.ndarray]) -> None:
-        """{network: P (K, *item)}, the ensemble among them, of slice `index` of a stack; None: of all of it."""
+    def see(
+        self, sample: Sample, index: int | None, probabilities: Mapping[str, np.ndarray], shown: np.ndarray
+    ) -> None:
+        """{network: P (K, *item)}, the ensemble among them, and what is shown, classes (*item), of slice `index` of a
+        stack; None: of all of it."""
         from trainer.disagreement import entropy, peaks
         from trainer.referee import answers
         from trainer.sample import plane_of
@@ -49,8 +52,8 @@ class Guide:
         if held is not None and held.shape != sample.target.shape:  # strokes came meanwhile, and with them another part
             held = None
         drawn = sample.target if held is None else np.minimum(sample.target, held)  # IGNORE is the highest
-        P = probabilities[ENSEMBLE]
-        found = peaks(sample.name, entropy(P), plane_of(sample, drawn, index), P.argmax(0), PLACES)
+        doubt = entropy(probabilities[ENSEMBLE])
+        found = peaks(sample.name, doubt, plane_of(sample, drawn, index), shown, PLACES)
         self._places[piece] = [place if index is None else _placed(place, sample, index) for place in found]
         if held is not None:
             self._answers[piece] = answers(probabilities, plane_of(sample, held, index))

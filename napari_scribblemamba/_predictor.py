@@ -65,8 +65,6 @@ class SlicePredictor:
     def __call__(self, sample: Sample, index: int | None, fraction: float = 1.0) -> Prediction:
         probabilities = self._model.item_probabilities(*self._prepare(sample, index))  # each (K, *item)
         apart, within = disagreement(probabilities), None
-        if self._guide is not None:
-            self._guide.see(sample, index, probabilities)
         labels = {name: p.argmax(0).astype(np.uint8) for name, p in probabilities.items()}
         names = [name for name in probabilities if name != "ensemble"]  # some may not have begun to learn
         source = f"ensemble of {len(names)} networks" if len(names) > 1 else f"prediction of {names[0]}"
@@ -74,6 +72,8 @@ class SlicePredictor:
         if teacher is not None:
             labels["ensemble"] = self._filled_in(sample, index, probabilities["ensemble"], *teacher)
             source = f"{len(names)} network{'s' * (len(names) > 1)} and propagated strokes"
+        if self._guide is not None:
+            self._guide.see(sample, index, probabilities, labels["ensemble"])
         if sample.part is not None:  # what is outside its box is left empty
             labels = {name: sample.part.plane(plane, 0) for name, plane in labels.items()}
             apart = None if apart is None else sample.part.plane(apart, 0)

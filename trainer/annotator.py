@@ -78,7 +78,9 @@ def spread(label: np.ndarray, count: int) -> list[int]:
     usable = [z for z, plane in enumerate(label) if len(classes_of(plane)) > 1]
     if count >= len(usable):
         return usable
-    return [usable[round(i)] for i in np.linspace(0, len(usable) - 1, count + 2)[1:-1]]
+    last = len(usable) - 1
+    places = np.linspace(0, last, count + 2)[1:-1] if count < last else np.linspace(0, last, count)
+    return [usable[round(i)] for i in places]
 
 
 def correct(

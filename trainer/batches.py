@@ -141,9 +141,12 @@ class Case:
             answer_of(sample, config),
         )
 
-    @property
-    def weights(self) -> np.ndarray:
-        """(items,) how often one is looked at: half evenly, half by what is known about it."""
+    def weights(self, config: Config) -> np.ndarray:
+        """(items,) how often one is looked at: half evenly, half by what is known about it; where the objective learns
+        from strokes only, those that were drawn on."""
+        drawn = (self.target != IGNORE).flatten(1).any(1).numpy()
+        if config.objective == "pce" and self.confidence is None and drawn.any():
+            return drawn / drawn.sum()
         known = np.zeros(len(self.target))
         known[sources(self.target.numpy())] = 1.0
         if self.confidence is not None:
@@ -195,7 +198,7 @@ class Batches:
     def __init__(self, cases: Sequence[Case], config: Config) -> None:
         self.cases, self.config = cases, config
         self.items = [(c, z) for c, case in enumerate(cases) for z in range(len(case.target))]
-        weights = np.concatenate([case.weights for case in cases])
+        weights = np.concatenate([case.weights(config) for case in cases])
         self.weights = weights / weights.sum()
         self.shade = new_shade(config.augmentation, len(config.patch))
 

@@ -31,7 +31,6 @@ from trainer.run import Progress, Run
 from trainer.sample import Sample
 
 Value = TypeVar("Value")
-BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 WAIT = timedelta(hours=4)  # that the others wait while the first process validates or predicts
 
 

@@ -285,9 +285,9 @@ def as_stack(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
 
 def stroke_box(target: np.ndarray) -> tuple[slice, slice] | None:
     """Rows and columns of the box of all strokes, with a margin; None where no slice has two classes."""
-    drawn = target[sources(target)] != IGNORE
-    if not len(drawn):
+    if not sources(target):
         return None
+    drawn = target != IGNORE
     rows, columns = (np.flatnonzero(drawn.any(axes)) for axes in ((0, 2), (0, 1)))
     return tuple(slice(max(0, line[0] - MARGIN), line[-1] + 1 + MARGIN) for line in (rows, columns))
 
@@ -398,10 +398,13 @@ def coarse_shape(shape: tuple[int, int], pixels: int) -> tuple[int, int]:
 
 
 def shrunken_strokes(strokes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Strokes on a coarser grid; each drawn pixel marks the cell it falls in, so that a thin line survives."""
+    """Strokes on a coarser grid; each drawn pixel marks the cell it falls in, so that a thin line survives. Where
+    several classes fall into one, that of the fewest pixels has it: a dot in the middle of a ring stays."""
     small = np.full(shape, IGNORE, np.uint8)
-    y, x = np.nonzero(strokes != IGNORE)
-    small[y * shape[0] // strokes.shape[0], x * shape[1] // strokes.shape[1]] = strokes[y, x]
+    drawn, counts = np.unique(strokes[strokes != IGNORE], return_counts=True)
+    for c in drawn[np.argsort(-counts)]:
+        y, x = np.nonzero(strokes == c)
+        small[y * shape[0] // strokes.shape[0], x * shape[1] // strokes.shape[1]] = c
     return small
 
 

@@ -62,6 +62,8 @@ class Run:
     `resume` the run goes on from the folder's checkpoint. ValueError where samples or config cannot work.
     """
 
+    patience = 3.0  # new strokes wait for so many times as long as taking up the ones before took
+
     def __init__(
         self,
         samples: Sequence[Sample],
@@ -282,12 +284,12 @@ class Run:
         return batches if self._pool is None else Ahead(batches, self._pool, self.config.device.startswith("cuda"))
 
     def renewed(self) -> Generator[Progress, None, Batches | Ahead]:
-        """The batches of the newest strokes. The next ones wait for three times as long as that took: who draws on and
-        on wants to see it learn."""
+        """The batches of the newest strokes. The next ones wait for a while (`patience`): who draws on and on wants to
+        see it learn."""
         begun = time.monotonic()
         self.samples = self._fresh.pop()
         batches = yield from self.batches()
-        self._busy_until = self._last_step + 3 * (self._last_step - begun)
+        self._busy_until = self._last_step + self.patience * (self._last_step - begun)
         return batches
 
     def prepared(self, sample: Sample) -> Generator[Progress, None, Case]:

@@ -100,7 +100,9 @@ def inputs(image: np.ndarray, strokes: np.ndarray, P: np.ndarray, L: np.ndarray,
 
 
 def nearness(drawn: np.ndarray) -> np.ndarray:
-    """1 on a stroke, falling to 1 / e at NEAR pixels."""
+    """1 on a stroke, falling to 1 / e at NEAR pixels; 0 where there is none."""
+    if not drawn.any():
+        return np.zeros(drawn.shape)
     return np.exp(-ndi.distance_transform_edt(~drawn) / NEAR)
 
 

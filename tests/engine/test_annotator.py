@@ -63,6 +63,7 @@ def test_the_same_seed_draws_the_same_and_another_something_else() -> None:
 def test_all_classes_on_evenly_spread_slices(rng: np.random.Generator) -> None:
     label = stack()
     assert spread(label, 1) == [2] and spread(label, 3) == [1, 2, 3] == spread(label, 99)
+    assert len(set(spread(label, 2))) == 2
     strokes = scribble_slices(label, [1, 3], 1, rng)
     assert [(s.slice, s.label) for s in strokes] == [(z, c) for z in (1, 3) for c in (0, 1, 2)]
     target = painted(strokes, label.shape)

@@ -24,11 +24,13 @@ ROOT = Path(__file__).parents[2]
 
 def entry(answer: str, points: list[list[float]], case: str = "a", seed: int = 0) -> dict:
     where = {
+        "half": "tuning",
         "task": "fill-in",
         "modality": "em",
         "budget": 3,
         "minutes": 1.0,
         "images": 1,
+        "threads": 1,
         "seed": seed,
         "taught": case,
     }
@@ -48,6 +50,7 @@ def always(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nobody_is_in_both_halves() -> None:
     stems = ["chaosctliver_101_1009", "chaosctliver_101_1040", "chaosctliver_102_1009", "chaosctliver_103_1"]
     assert [person(stem) for stem in stems][:3] == ["chaosctliver_101"] * 2 + ["chaosctliver_102"]
+    assert person("cvc612_fine_3_1") == person("cvc612_fine_3_20")  # frames of one colonoscopy
     assert person("dsb18_bf_08275a5b1c") == "dsb18_bf_08275a5b1c"  # nobody is named: the image is a person
     split = halves([person(stem) for stem in stems])
     assert split == {"tuning": {"chaosctliver_101", "chaosctliver_102"}, "reporting": {"chaosctliver_103"}}
@@ -119,12 +122,37 @@ def test_the_summary_waits_for_every_case_and_means_over_seeds() -> None:
     rows = summary(entries)
     assert [row["seconds"] for row in rows] == [5] and rows[0]["cases"] == 2
     assert rows[0]["mean"] == pytest.approx((0.3 + 0.9) / 2) and rows[0]["answer"] == "forest"
-    assert list(panels(entries)) == [("fill-in", "em", 3, 1.0, 1)]
+    assert list(panels(entries)) == [("fill-in", "em", 3, 1.0, 1, 1)]
 
 
 def test_five_images_drawn_on_are_not_compared_with_twenty() -> None:
     few, many = (entry("forest", [[1.0, 1.0, score]]) | {"images": n} for n, score in ((5, 0.2), (20, 0.8)))
     assert [(row["images"], row["mean"]) for row in summary([few, many])] == [(5, 0.2), (20, 0.8)]
+
+
+def test_few_cases_have_no_interval() -> None:
+    each = [
+        entry("forest", [[1.0, 1.0, score]], case)
+        for case, score in zip("abcde", (0.1, 0.2, 0.3, 0.4, 0.5), strict=True)
+    ]
+    assert "low" not in summary(each[:4])[0] and summary(each)[0]["low"] < 0.3 < summary(each)[0]["high"]
+    assert interactive.cell([0.2, 0.4]) == "0.30"
+
+
+def test_one_thread_is_not_compared_with_two() -> None:
+    one, two = (entry("forest", [[1.0, 1.0, score]]) | {"threads": n} for n, score in ((1, 0.2), (2, 0.8)))
+    assert [(row["threads"], row["mean"]) for row in summary([one, two])] == [(1, 0.2), (2, 0.8)]
+
+
+def test_what_is_resumed_is_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More images to test on after the same training: it is done again."""
+    options = interactive.Options(modality=("em",), task=("transfer",), contestants=("forest",), workers=1)
+    a, b = (Case(dense_disc(name), CLASSES) for name in "ab")
+    monkeypatch.setattr(interactive, "transferred", lambda *_: ([a], [a, b]))
+    known = entry("forest", [], "a") | {"task": "transfer", "taught": "a", "threads": options.threads}
+    assert [name for _, name in interactive.missing(options, [known])] == ["forest"]
+    assert not list(interactive.missing(options, [known, known | {"case": "b"}]))
+    assert list(interactive.missing(replace(options, half="reporting"), [known, known | {"case": "b"}]))
 
 
 def test_falling_behind_is_told_with_its_time() -> None:
@@ -205,25 +233,27 @@ def test_a_sample_image_through_file_table_and_plot(tmp_path: Path) -> None:
     box = np.s_[..., 60:124, 60:124]
     truth = Sample(sample.image[box].copy(), dense[box].copy(), (1.0, 1.0), "nuclei")
     case = Case(truth, ("background", "object"))
-    job = Job("fill-in", "fluorescence", 3, 0.1, 0, ("forest", "propagation"), [case], [case])
+    job = Job("tuning", "fill-in", "fluorescence", 3, 0.1, 0, ("forest", "propagation"), [case], [case])
     entries = [found for name in job.contestants for found in measured(job, name)]
-    assert [interactive.key_of(e) for e in entries] == [job.key(name) for name in job.contestants]
+    assert [{interactive.key_of(e)} for e in entries] == [job.keys(n, torch.get_num_threads()) for n in job.contestants]
     assert all(e["points"][0][2] > 0.5 and e["drawing"] > 2 * 3 * 2.4 for e in entries)
     file = tmp_path / "interactive.json"
-    interactive.write(file, interactive.Options(), entries)
+    interactive.write(file, [interactive.sitting(interactive.Options())], entries)
     interactive.report(file, entries)
     content = json.loads(file.read_text())
     assert content["entries"] == entries and {row["answer"] for row in content["summary"]} == {"forest", "propagation"}
     assert all(f"| {name} | " in file.with_suffix(".md").read_text() for name in job.contestants)
     assert {f.name for f in tmp_path.glob("*.png")} == {
-        f"interactive-fill-in-1-0.1min-{c}.png" for c in ("wall", "cpu")
+        f"interactive-fill-in-1-0.1min-threads{torch.get_num_threads()}-{c}.png" for c in ("wall", "cpu")
     }
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux lets a process choose its cores")
 def test_processes_side_by_side_measure_the_same() -> None:
     case = Case(dense_disc(), CLASSES)
-    jobs = [Job("fill-in", "fluorescence", budget, 0.1, 0, ("propagation",), [case], [case]) for budget in (1, 3)]
+    jobs = [
+        Job("tuning", "fill-in", "fluorescence", budget, 0.1, 0, ("propagation",), [case], [case]) for budget in (1, 3)
+    ]
     todo = [(job, "propagation") for job in jobs]
     found = {each["budget"]: each["points"][0][2] for (each,) in interactive.results(todo, workers=2)}
     assert found == {job.budget: measured(job, name)[0]["points"][0][2] for job, name in todo}

@@ -100,6 +100,19 @@ def test_a_slice_with_one_class_is_no_source_but_its_strokes_count() -> None:
     assert overlap(teacher.labels[2] == 1, truth[2]) > 0.8
 
 
+def test_a_correction_outside_the_box_of_the_sources_counts() -> None:
+    """Far from all other strokes, on a slice on which one class only is drawn."""
+    image, truth = stack(3)
+    below = np.random.default_rng(1).normal(20, 3, (3, 80, 56))
+    image = np.concatenate([image, below], 1)
+    target = np.full(image.shape, IGNORE, np.uint8)
+    target[0, :48] = strokes_on(truth[0])
+    target[2, 110:115, 20:40] = 1
+    teacher = propagate(sample(image, target), 2)
+    assert (teacher.labels[2, 110:115, 20:40] == 1).all()
+    assert (teacher.labels[1, 110:115, 20:40] == 0).all()
+
+
 def test_without_usable_strokes_there_is_no_confidence() -> None:
     target = np.full((20, 20), IGNORE, np.uint8)
     target[5, 5:9] = 1
@@ -137,6 +150,13 @@ def test_a_thin_stroke_survives_shrinking() -> None:
     strokes[50, 10:90] = 3
     small = shrunken_strokes(strokes, (20, 20))
     assert (small[10, 2:18] == 3).all() and (small != IGNORE).sum() == 16
+
+
+def test_a_dot_in_a_ring_survives_shrinking() -> None:
+    strokes = np.full((100, 100), IGNORE, np.uint8)
+    strokes[50:56, 50:56] = 1
+    strokes[52:54, 52:54] = 2
+    assert (shrunken_strokes(strokes, (10, 10))[5, 5], (strokes == 2).sum()) == (2, 4)
 
 
 def test_propagation_can_be_stopped() -> None:

@@ -295,6 +295,16 @@ def test_a_loss_that_is_not_finite_says_so() -> None:
         list(run)
 
 
+def test_partial_cross_entropy_looks_where_somebody_drew() -> None:
+    """Nothing is to be learnt elsewhere; where networks teach each other there is."""
+    from trainer.batches import Case
+
+    alone = dataclasses.replace(QUICK, networks=("unet",), objective="pce", propagation=False)
+    case = Case.of(scribbled_stack(depth=3), None, alone)
+    assert case.weights(alone).tolist() == [0, 1, 0]
+    assert (case.weights(dataclasses.replace(QUICK, propagation=False)) > 0).all()
+
+
 def test_paper_views_are_whole_slices_in_shuffled_epochs() -> None:
     from trainer.batches import Batches, Case
 

@@ -49,6 +49,7 @@ def test_nearness_falls_to_a_third_at_five_pixels() -> None:
     line = np.zeros((1, 11), bool)
     line[0, 0] = True
     np.testing.assert_allclose(nearness(line)[0, [0, 5, 10]], np.exp([0, -1, -2]))
+    assert not nearness(np.zeros((3, 3), bool)).any()
 
 
 def test_two_classes_see_each_other_as_the_rest() -> None:

@@ -16,6 +16,7 @@ from napari_scribblemamba._session import Session
 from trainer import IGNORE
 
 SPOT = (slice(22, 30), slice(4, 12))  # where the networks disagree, in slice 2
+NOTHING = np.zeros((32, 32), np.uint8)  # on the screen
 
 
 def opinions(z: int) -> dict[str, np.ndarray]:
@@ -31,7 +32,7 @@ def opinions(z: int) -> dict[str, np.ndarray]:
 def test_the_place_of_doubt_goes_once_it_is_drawn_on() -> None:
     guide, sample = Guide(), disc_sample(depth=4)
     for z in range(4):
-        guide.see(sample, z, opinions(z))
+        guide.see(sample, z, opinions(z), NOTHING)
     [place] = guide.guidance([sample]).places
     assert place.image == "disc" and place.slice == 2
     assert 22 <= place.row < 30 and 4 <= place.column < 12
@@ -39,10 +40,20 @@ def test_the_place_of_doubt_goes_once_it_is_drawn_on() -> None:
     assert guide.guidance([sample]).places == ()
 
 
+def test_places_are_of_the_classes_on_the_screen() -> None:
+    """Propagated strokes may see an object where the networks do not yet."""
+    guide, sample = Guide(), disc_sample(depth=4)
+    shown = np.zeros((32, 32), np.uint8)
+    shown[SPOT] = 1
+    guide.see(sample, 2, opinions(2), shown)
+    [place] = guide.guidance([sample]).places
+    assert shown[place.row, place.column] == 1 and place.classes == 2
+
+
 def test_one_network_that_leads_says_where_it_knows_least() -> None:
     guide, sample = Guide(), disc_sample(depth=4)
     P = opinions(2)["ensemble"]
-    guide.see(sample, 2, {"unet": P, "ensemble": P})
+    guide.see(sample, 2, {"unet": P, "ensemble": P}, NOTHING)
     assert [place.slice for place in guide.guidance([sample]).places] == [2]
 
 
@@ -55,7 +66,7 @@ def test_held_out_strokes_judge() -> None:
     for z in range(6):
         right = np.stack([whole.target[z] != 1, whole.target[z] == 1]).astype(np.float32)
         wrong = right[::-1]
-        guide.see(sample, z, {"unet": wrong, "swinunet": right, "ensemble": right})
+        guide.see(sample, z, {"unet": wrong, "swinunet": right, "ensemble": right}, NOTHING)
     verdict = guide.guidance([sample]).verdict
     assert verdict.mean["swinunet"].f1 == 1 and verdict.mean["unet"].f1 == 0 and verdict.best == "swinunet"
     assert Guide().guidance([sample]).verdict is None
@@ -64,7 +75,7 @@ def test_held_out_strokes_judge() -> None:
 def test_strokes_that_judge_another_part_of_a_stack_wait() -> None:
     sample = disc_sample(depth=4)
     guide = Guide({"disc": np.zeros((6, 32, 32), np.uint8)})  # more slices were drawn on while the networks looked
-    guide.see(sample, 2, opinions(2))
+    guide.see(sample, 2, opinions(2), NOTHING)
     [place] = guide.guidance([sample]).places
     assert place.slice == 2 and guide.guidance([sample]).verdict is None
 
