@@ -27,6 +27,7 @@ NOISE = 3.0  # at least this over the squared median step, so that noise does no
 FLOOR = 3e-3  # the least conductance between neighbours, so that no region is cut off
 PRIOR = 0.05  # how strongly a walk without strokes is pulled to what its neighbour slice says
 SAY = 0.6  # at least, of the network on annotated slices; the rest is the walk's
+ALIKE = 0.7, 0.9  # Dice of network and forest, from where on it may be a crowd, and where it is if the walk disagrees
 CROWD = 0.75  # where network and forest agree so well (Dice), and walk less, looks tell the other slices too
 LOOKS = 0.03  # how strongly a walk is pulled to what the forest says, where looks decide
 SYMMETRIC = {"SymmetricMode": True}  # of SuperLU: the Laplacian's diagonal is dominant, no pivot need be looked for
@@ -118,13 +119,23 @@ def judged(
     image: np.ndarray, strokes: np.ndarray, walked: np.ndarray, alike: np.ndarray
 ) -> tuple[np.ndarray, tuple[float, float]]:
     """P (K, H, W) of an annotated slice, of what its walk and its looks say, and how well the network agrees with the
-    looks, and with the walk (`agreement`). The better with the looks, the less say the walk has."""
+    looks, and with the walk (`agreement`). The better with the looks, the less say the walk has; in a crowd it has
+    none, and the looks half."""
     from trainer.strokenet import refine  # here: it imports torch
 
     P = refine(image, strokes, walked, alike)
     with_looks, with_walk = agreement(P, alike), agreement(P, walked)
-    say = max(SAY, with_looks)
-    return with_strokes(say * P + (1 - say) * walked, strokes), (with_looks, with_walk)
+    crowd = crowding(with_looks, with_walk)
+    say = max(SAY, with_looks) + (1 - max(SAY, with_looks)) * crowd
+    P = say * P + (1 - say) * walked
+    return with_strokes((1 - crowd / 2) * P + crowd / 2 * alike, strokes), (with_looks, with_walk)
+
+
+def crowding(with_looks: float, with_walk: float) -> float:
+    """0..1, how much this is a crowd of which a few were drawn on: network and forest agree well, and the walk, which
+    ends at the few, does not."""
+    alike = np.clip((with_looks - ALIKE[0]) / (ALIKE[1] - ALIKE[0]), 0, 1)
+    return float(alike) * max(1 - with_walk / max(with_looks, 1e-6), 0)
 
 
 def agreement(P: np.ndarray, Q: np.ndarray) -> float:

@@ -12,6 +12,8 @@ from trainer.formats import read_labels
 from trainer.propagation import (
     Places,
     coarse_random_walk,
+    crowding,
+    judged,
     propagate,
     propagating,
     random_walk,
@@ -111,6 +113,26 @@ def test_a_correction_outside_the_box_of_the_sources_counts() -> None:
     teacher = propagate(sample(image, target), 2)
     assert (teacher.labels[2, 110:115, 20:40] == 1).all()
     assert (teacher.labels[1, 110:115, 20:40] == 0).all()
+
+
+def test_the_walk_has_no_say_in_a_crowd() -> None:
+    """Forest and network agree on many things of which one was drawn on; or with the walk, on that one."""
+    assert crowding(0.95, 0.0) == 1 and crowding(0.6, 0.0) == 0
+    assert crowding(0.95, 0.9) < 0.1 and crowding(0.8, 0.9) == 0
+    assert crowding(0.8, 0.0) == pytest.approx(0.5)
+
+
+def test_network_walk_and_forest_answer_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a crowd network and forest; else network and walk."""
+    crowd, one = np.zeros((2, 8, 8)), np.zeros((2, 8, 8))
+    crowd[1, ::2], one[1, 0] = 0.9, 0.9
+    crowd[0], one[0] = 1 - crowd[1], 1 - one[1]
+    nobody = np.full((8, 8), IGNORE, np.uint8)
+    for says, walked, expected in ((crowd, 1 - crowd, crowd), (one, one, one)):
+        monkeypatch.setattr("trainer.strokenet.refine", lambda *_, says=says: says)
+        P, agreements = judged(np.zeros((1, 8, 8)), nobody, walked, crowd)
+        assert agreements[0] == (1.0 if says is crowd else pytest.approx(0.4))
+        np.testing.assert_allclose(P, expected)
 
 
 def test_without_usable_strokes_there_is_no_confidence() -> None:
