@@ -164,8 +164,14 @@ def measure(name: str, options: Options) -> None:
         "seconds": round(run.seconds, 1),
         "scores": scored(run.model, samples("val", options, strokes=False)),
     }
+    write(file, result)
+
+
+def write(file: Path, content: dict) -> None:
+    """As JSON; the file is whole or not there."""
+    file.parent.mkdir(parents=True, exist_ok=True)
     with replacing(file) as draft:
-        draft.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
+        draft.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def samples(part: Literal["train", "val"], options: Options, strokes: bool) -> Iterable[Sample]:

@@ -25,7 +25,7 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 
-from benchmarks.ablation import CLASSES, COLUMNS, DATA, HEADS, MEANS, cell, scored
+from benchmarks.ablation import CLASSES, COLUMNS, DATA, HEADS, MEANS, cell, scored, write
 from trainer.config import PRESETS, Config, PresetName
 from trainer.distributed import first, joined, run_class
 from trainer.files import read_tensors, replacing
@@ -159,20 +159,12 @@ def score_again(seed: int, result: dict, options: Options) -> None:
     write(file_of(seed, options), {**result, "scores": answers(model, folder, options)})
 
 
-def write(file: Path, result: dict) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(file) as draft:
-        draft.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
-
-
 def note_settings(file: Path, options: Options) -> None:
     """Before the first step; ValueError where the folder's run was begun with others."""
     if file.is_file():
         check_alike(file, json.loads(file.read_text()), options)
         return
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(file) as draft:
-        draft.write_text(json.dumps(settings(options), indent=1) + "\n")
+    write(file, settings(options))
 
 
 def new_run(seed: int, folder: Path, options: Options) -> Run:

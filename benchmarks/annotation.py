@@ -312,7 +312,7 @@ def row(modality: str, policy: str, answer: str, own: list[Entry], rivals: dict[
         "images": len({entry["case"] for entry in own}),
         "seconds": points[..., 0].mean(0).round(1).tolist(),
         "dice": points[..., ANSWERS[answer]].mean(0).round(4).tolist(),
-        "after_drawing": round(float(points[:, 1:, ANSWERS[answer]].mean()), 4),
+        "after_drawing": round(float(points[:, AFTER, ANSWERS[answer]].mean()), 4),
     }
     for rival, theirs in rivals.items():
         for name, rounds in (("above", AFTER), ("last_above", LAST)):

@@ -35,7 +35,7 @@ LATER = 120.0  # seconds between looks after the last of these
 Answers = dict[str, np.ndarray]  # "unet", "ensemble", "shown", or "" where there is only one -> uint8 (*space)
 
 INTERACTIVE = PRESETS["interactive"]
-ALONE = replace(INTERACTIVE, networks=("unet",), objective="pce", lead=0.0)  # what UNet does while it leads
+ALONE = replace(INTERACTIVE, networks=("unet",), objective="pce")  # what UNet does while it leads
 PCE = replace(INTERACTIVE, networks=("unet",), objective="pce", propagation=False)
 DENSE = replace(INTERACTIVE, networks=("unet",), objective="supervised", propagation=False)
 

@@ -49,6 +49,7 @@ Name = Literal["forest", "walker", "propagation", "pce", "unet", "interactive", 
 Entry = dict  # one curve, as in the file
 PANEL = ("task", "modality", "budget", "minutes", "images", "threads")  # what curves have in common that are compared
 Panel = tuple[str, str, int, float, int, int]
+JOB = ("half", "task", "modality", "budget", "minutes", "seed")  # what a job and its curves both say
 TIMES = (1, 2, 3, 5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 240, 300, 600)  # seconds, of the summary
 TOLD = (3, 10, 30, 60, 300)  # of these, in the tables
 OURS = {"fill-in": "interactive shown", "transfer": "interactive ensemble"}
@@ -143,8 +144,8 @@ class Job:
 
     def keys(self, contestant: str, threads: int) -> set[tuple]:
         """Of the curves that come of it, as `key_of` has them, whatever the answers."""
-        job = (self.half, self.task, self.modality, self.budget, self.minutes, threads, self.seed, contestant)
-        return {(*job, self.names, case.name) for case in self.tested}
+        job = *(getattr(self, k) for k in JOB), threads, contestant, self.names
+        return {(*job, case.name) for case in self.tested}
 
     @property
     def names(self) -> str:
@@ -203,8 +204,7 @@ def settle(shares: "Queue[list[int]]") -> None:
 
 def key_of(entry: Entry) -> tuple:
     """Of the job, its contestant and the case."""
-    where = ("half", "task", "modality", "budget", "minutes", "threads", "seed", "contestant", "taught", "case")
-    return tuple(entry[k] for k in where)
+    return tuple(entry[k] for k in (*JOB, "threads", "contestant", "taught", "case"))
 
 
 def told(entries: list[Entry]) -> str:
@@ -245,7 +245,7 @@ def measured(job: Job, contestant: str) -> list[Entry]:
     looks = (FILL_IN if job.task == "fill-in" else TRANSFER)[contestant](work)
     seen = {sample.name: sample for sample in samples}
     took = [seconds for _, seconds in strokes]
-    common = {k: getattr(job, k) for k in ("half", "task", "modality", "budget", "minutes", "seed")}
+    common = {k: getattr(job, k) for k in JOB}
     common |= {
         "images": len(job.taught),
         "threads": torch.get_num_threads(),

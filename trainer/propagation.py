@@ -126,8 +126,8 @@ def judged(
     P = refine(image, strokes, walked, alike)
     with_looks, with_walk = agreement(P, alike), agreement(P, walked)
     crowd = crowding(with_looks, with_walk)
-    say = max(SAY, with_looks) + (1 - max(SAY, with_looks)) * crowd
-    P = say * P + (1 - say) * walked
+    say = (1 - max(SAY, with_looks)) * (1 - crowd)  # of the walk
+    P = (1 - say) * P + say * walked
     return with_strokes((1 - crowd / 2) * P + crowd / 2 * alike, strokes), (with_looks, with_walk)
 
 
