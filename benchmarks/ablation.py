@@ -125,7 +125,7 @@ def settings(options: Options) -> dict:
 
 
 def config_of(row: Row, options: Options) -> Config:
-    """The paper's recipe; a network alone is trained as WSL4MIS does, whose scripts decay every rate."""
+    """The paper's recipe."""
     paper = PRESETS["paper"]
     iterations = paper.iterations if options.iterations is None and options.minutes is None else options.iterations
     return replace(
@@ -139,7 +139,6 @@ def config_of(row: Row, options: Options) -> Config:
         batch=options.batch,
         seed=options.seed,
         device=options.device,
-        unet_rate_decays=paper.unet_rate_decays or len(row.networks) == 1,
     )
 
 

@@ -6,7 +6,8 @@
 A simulated annotator (trainer.annotator) begins with a stroke of every class, of a volume on its middle slice. The
 networks train for some iterations, the answer is scored, and each policy draws for the same seconds more; the training
 goes on with the new strokes, as in the plugin. The answer is that of Model.fill_in. Policies:
-    doubt          what the plugin says: places of the ensemble's entropy, slice by slice (trainer.disagreement)
+    doubt          what the plugin says: places of the answer's entropy, slice by slice (trainer.disagreement)
+    ensemble       the same with the entropy of the networks' ensemble alone
     disagreement   the same with the divergence of the networks
     ordered        the same with the UNet's entropy
     chance         the same with a map of random numbers: what the order gives by itself
@@ -16,6 +17,8 @@ goes on with the new strokes, as in the plugin. The answer is that of Model.fill
     error          the largest mistake, which only one who knows the truth can find: an upper bound
 
 Writes FILE.json, by default benchmarks/results/annotation-<date>-<half>.json, after every curve, and a plot beside it:
+    settings  what all curves have in common
+    sittings  when, with which options, on what machine
     entries   one curve each: modality, case, policy, seed, and points [[seconds drawn, dice of the answer, dice of
               the networks' ensemble alone], ...], one a round
     summary   for each modality, all images of nuclei being one more, each policy and of these two: mean Dice of each
@@ -25,11 +28,12 @@ Writes FILE.json, by default benchmarks/results/annotation-<date>-<half>.json, a
 """
 
 import datetime
+import json
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
+from dataclasses import dataclass, replace
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -37,7 +41,7 @@ import numpy as np
 import tyro
 
 from benchmarks.images import Case, Half, Modality, cases
-from benchmarks.interactive import interval, lines
+from benchmarks.interactive import interval, sitting, write_lines
 from trainer import PRESETS, Run
 from trainer.annotator import (
     Hand,
@@ -57,17 +61,19 @@ from trainer.metrics import mean_dice
 from trainer.model import ENSEMBLE, with_teacher
 from trainer.sample import IGNORE
 
-Policy = Literal["random", "slices", "entropy", "chance", "ordered", "disagreement", "doubt", "error"]
+Policy = Literal["random", "slices", "entropy", "chance", "ordered", "disagreement", "ensemble", "doubt", "error"]
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 Entry = dict  # one curve, as in the file
 MOST = 50  # places asked for in a round; nobody draws as many
 IMAGE = "image"  # the only one there is
+SHOWN = "shown"  # what networks and propagated strokes say together, beside what each network says
 RIVALS: tuple[Policy, ...] = ("random", "slices", "entropy")
 NUCLEI: tuple[Modality, ...] = ("fluorescence", "histology", "brightfield")
 ANSWERS = {"shown": 1, "networks": 2}  # -> its place in a point
 AFTER, LAST = slice(1, None), slice(-1, None)  # rounds after the first drawing, and the last
 COLOURS = {
     "doubt": "tab:red",
+    "ensemble": "tab:orange",
     "disagreement": "tab:purple",
     "ordered": "tab:blue",
     "entropy": "tab:green",
@@ -97,7 +103,14 @@ class Options:
     threads: int = 1
     quick: bool = False
     """One image of each kind, two rounds of twenty iterations."""
+    resume: bool = False
+    """Keep what FILE already has."""
     out: Path | None = None
+
+    @property
+    def settings(self) -> dict:
+        """What makes curves comparable."""
+        return {k: getattr(self, k) for k in ("half", "rounds", "iterations", "seconds", "batch")}
 
     def settled(self) -> "Options":
         return replace(self, cases=1, rounds=2, iterations=20) if self.quick else self
@@ -110,24 +123,41 @@ class Options:
 
 def main(options: Options) -> None:
     options = options.settled()
-    entries: list[Entry] = []
-    for modality in options.modality:
-        for case in cases(modality, options.half, options.cases):
-            for seed in options.seeds:
-                for policy in options.policies:
-                    points = list(curve(case, policy, seed, options))
-                    common = {"modality": modality, "case": case.name, "policy": policy, "seed": seed}
-                    entries.append({**common, "points": points})
-                    write(options.file, options, entries)
-                    print(
-                        f"{modality} {case.name} {policy:12}",
-                        *(f"{d:.3f}/{n:.3f}@{s:.0f}s" for s, d, n in points),
-                        flush=True,
-                    )
+    sittings, entries = before(options) if options.resume else ([], [])
+    sittings.append(sitting(options))
+    known = {key_of(entry) for entry in entries}
+    for entry, case in wanted(options):
+        if key_of(entry) not in known:
+            points = list(curve(case, entry["policy"], entry["seed"], options))
+            entries.append({**entry, "points": points})
+            write(options, sittings, entries)
+            print(*key_of(entry), *(f"{d:.3f}/{n:.3f}@{s:.0f}s" for s, d, n in points), flush=True)
     for each in summary(entries):
         print(each)
     plot(options.file.with_suffix(".png"), entries)
     print(f"written to {options.file}")
+
+
+def before(options: Options) -> tuple[list[dict], list[Entry]]:
+    """The sittings and curves that the file has; SystemExit where these are of other settings."""
+    if not options.file.is_file():
+        return [], []
+    content = json.loads(options.file.read_text())
+    if content["settings"] != options.settings:
+        raise SystemExit(f"error: {options.file} is of {content['settings']}; name another file with --out")
+    return content["sittings"], content["entries"]
+
+
+def wanted(options: Options) -> Iterator[tuple[Entry, Case]]:
+    """What each curve is of, without its points, and the image."""
+    for modality in options.modality:
+        for case in cases(modality, options.half, options.cases):
+            for seed, policy in product(options.seeds, options.policies):
+                yield {"modality": modality, "case": case.name, "policy": policy, "seed": seed}, case
+
+
+def key_of(entry: Entry) -> tuple:
+    return tuple(entry[k] for k in ("modality", "case", "policy", "seed"))
 
 
 # ---- one curve ----
@@ -168,11 +198,12 @@ def first(truth: np.ndarray, rng: np.random.Generator) -> list[Stroke]:
 
 
 def answer(run: Run, name: str) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """P of each network and the ensemble, and the labels (*space) on the screen: what Model.fill_in says, without
-    propagating again."""
+    """P of each network, the ensemble and SHOWN, and the labels (*space) on the screen: what Model.fill_in says,
+    without propagating again."""
     (sample,) = run.samples
     P = run.model.probabilities(sample.image)
-    labels = with_teacher(P[ENSEMBLE], run.teachers[name]).argmax(0).astype(np.uint8)
+    P[SHOWN] = with_teacher(P[ENSEMBLE], run.teachers[name])
+    labels = P[SHOWN].argmax(0).astype(np.uint8)
     return P, np.where(sample.target == IGNORE, labels, sample.target)
 
 
@@ -246,7 +277,7 @@ def of_map(heat: Callable[[dict[str, np.ndarray], np.random.Generator], np.ndarr
 
 def divided(P: dict[str, np.ndarray]) -> np.ndarray:
     """(*space): the divergence of the networks; the entropy of the first, as long as it leads."""
-    each = {name: p for name, p in P.items() if name != ENSEMBLE}
+    each = {name: p for name, p in P.items() if name not in (ENSEMBLE, SHOWN)}
     return divergence(each) if len(each) > 1 else entropy(P[ENSEMBLE])
 
 
@@ -285,7 +316,8 @@ NEXT: dict[Policy, Next] = {
     "ordered": of_map(lambda P, rng: entropy(P["unet"])),
     "entropy": guided(uncertain, finish=False),
     "disagreement": of_map(lambda P, rng: divided(P)),
-    "doubt": of_map(lambda P, rng: entropy(P[ENSEMBLE])),
+    "ensemble": of_map(lambda P, rng: entropy(P[ENSEMBLE])),
+    "doubt": of_map(lambda P, rng: entropy(P[SHOWN])),
     "error": mistakes,
 }
 
@@ -346,15 +378,9 @@ def dice_of(entry: Entry, answer: str, rounds: slice) -> float:
     return float(np.mean([point[ANSWERS[answer]] for point in entry["points"][rounds]]))
 
 
-def write(file: Path, options: Options, entries: list[Entry]) -> None:
-    content = {
-        "date": str(datetime.date.today()),
-        "options": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(options).items()},
-        "summary": summary(entries),
-        "entries": entries,
-    }
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("{\n" + ",\n".join(f'"{k}": {lines(v)}' for k, v in content.items()) + "\n}\n")
+def write(options: Options, sittings: list[dict], entries: list[Entry]) -> None:
+    found = {"settings": options.settings, "sittings": sittings, "summary": summary(entries), "entries": entries}
+    write_lines(options.file, found)
 
 
 def plot(file: Path, entries: list[Entry]) -> None:

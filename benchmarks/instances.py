@@ -35,8 +35,8 @@ def main() -> None:
     options = tyro.cli(Options, description=__doc__)
     with tempfile.TemporaryDirectory() as folder:
         train, test = (made(Path(folder) / half, half) for half in ("tuning", "reporting"))
-        minutes = options.minutes
-        fill(options.out, options.networks, lambda name: scored(name, train, test, Path(folder) / name, minutes))
+        runs, minutes = Path(folder), options.minutes
+        fill(options.out, options.networks, minutes, lambda name: scored(name, train, test, runs / name, minutes))
 
 
 def made(folder: Path, half: Half) -> Path:

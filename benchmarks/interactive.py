@@ -24,6 +24,9 @@ import datetime
 import json
 import os
 import platform
+import re
+import shutil
+import subprocess
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -41,6 +44,7 @@ import tyro
 from benchmarks.contestants import FILL_IN, TRANSFER, Look, Watch, Work, warm_up
 from benchmarks.images import MODALITIES, Case, Half, Modality, cases, drawn, transferred
 from trainer import Sample
+from trainer.files import replacing
 from trainer.metrics import mean_dice
 from trainer.sample import IGNORE
 
@@ -157,14 +161,24 @@ def main() -> None:
     options = tyro.cli(Options, description=__doc__)
     if not 1 <= options.workers <= cores():
         raise SystemExit(f"error: --workers {options.workers} on {cores()} cores; each wants one of its own")
-    before = json.loads(options.file.read_text()) if options.resume and options.file.is_file() else {}
-    sittings, entries = [*before.get("sittings", []), sitting(options)], before.get("entries", [])
+    sittings, entries = before(options) if options.resume else ([], [])
+    sittings.append(sitting(options))
     for new in results(list(missing(options, entries)), options.workers):
         again = {key_of(entry) for entry in new}
         entries = [entry for entry in entries if key_of(entry) not in again] + new
         write(options.file, sittings, entries)
         print(told(new), flush=True)
     report(options.file, entries)
+
+
+def before(options: Options) -> tuple[list[dict], list[Entry]]:
+    """The sittings and curves that the file has; SystemExit where these are of the other half."""
+    if not options.file.is_file():
+        return [], []
+    content = json.loads(options.file.read_text())
+    if any(entry["half"] != options.half for entry in content["entries"]):
+        raise SystemExit(f"error: {options.file} is not of the {options.half} half; name another with --out")
+    return content["sittings"], content["entries"]
 
 
 def missing(options: Options, entries: list[Entry]) -> Iterator[tuple["Job", str]]:
@@ -187,11 +201,17 @@ def results(todo: list[tuple["Job", str]], workers: int) -> Iterator[list[Entry]
         return
     context = get_context("spawn")
     shares = context.Queue()
-    for worker in range(workers):
-        shares.put(sorted(os.sched_getaffinity(0))[worker::workers])
+    for share in shared(sorted(os.sched_getaffinity(0)), workers):
+        shares.put(share)
     with ProcessPoolExecutor(workers, context, settle, (shares,)) as pool:
         for done in as_completed([pool.submit(measured, *each) for each in todo]):
             yield done.result()
+
+
+def shared(cores: list[int], workers: int) -> list[list[int]]:
+    """As many cores for each worker; what is left over stays idle."""
+    each = len(cores) // workers
+    return [cores[worker * each : (worker + 1) * each] for worker in range(workers)]
 
 
 def settle(shares: "Queue[list[int]]") -> None:
@@ -376,30 +396,47 @@ def common(entries: list[Entry], others: list[Entry]) -> list[Entry]:
 # ---- telling ----
 
 
-def sitting(options: Options) -> dict:
+def sitting(options: object) -> dict:
+    """When, with which options (of any benchmark), what machine and which state of the code."""
     machine = {
-        "processor": platform.processor() or platform.machine(),
+        "processor": processor(),
         "cores": cores(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "torch": torch.__version__,
     }
-    chosen = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(options).items()}
-    return {"date": str(datetime.date.today()), "machine": machine, "options": chosen}
+    chosen = {k: v.name if isinstance(v, Path) else v for k, v in asdict(options).items()}
+    return {"date": str(datetime.date.today()), "commit": commit(), "machine": machine, "options": chosen}
+
+
+def processor() -> str:
+    """Its name, as Linux tells it; elsewhere what Python knows."""
+    cpuinfo = Path("/proc/cpuinfo")
+    named = re.search(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.is_file() else None
+    return named.group(1) if named else platform.processor() or platform.machine()
+
+
+def commit() -> str | None:
+    """Of the code, as git describes it; None outside of a repository."""
+    if shutil.which("git") is None:
+        return None
+    command = ["git", "describe", "--always", "--dirty"]
+    found = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or None
 
 
 def write(file: Path, sittings: list[dict], entries: list[Entry]) -> None:
-    content = {
-        "sittings": sittings,
-        "summary": summary(entries),
-        "behind": behind(entries),
-        "entries": entries,
-    }
+    found = {"sittings": sittings, "summary": summary(entries), "behind": behind(entries), "entries": entries}
+    write_lines(file, found)
+
+
+def write_lines(file: Path, content: dict) -> None:
+    """JSON with a line for each item of a list, so that a file can be read and compared."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("{\n" + ",\n".join(f'"{k}": {lines(v)}' for k, v in content.items()) + "\n}\n")
+    with replacing(file) as new:
+        new.write_text("{\n" + ",\n".join(f'"{k}": {lines(v)}' for k, v in content.items()) + "\n}\n")
 
 
 def lines(value: object) -> str:
-    """JSON with a line for each item of a list, so that a file can be read and compared."""
     if isinstance(value, list):
         return "[\n" + ",\n".join(json.dumps(item) for item in value) + "\n]"
     return json.dumps(value)

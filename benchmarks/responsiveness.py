@@ -139,7 +139,7 @@ def measure(options: Options) -> dict:
     widget.training.button.click()
     wait(pressed + START + options.seconds - time.monotonic())
     end, cpu = time.monotonic(), time.process_time() - cpu
-    trained = [progress.iteration for progress in widget.progress.value()]
+    last = widget.progress.value()
     stop = stopped(widget)
     mouse.timer.stop()
     found = {
@@ -152,7 +152,7 @@ def measure(options: Options) -> dict:
         "training": asdict(clock.delays(pressed + START, end)),
         "painting alone": asdict(clock.delays(alone, pressed)),
         "strokes": mouse.strokes,
-        "steps": max(trained, default=0),
+        "steps": last.iteration if last else 0,
         "processors": round(cpu / (end - pressed), 2),
         "load": {"before": before},
         "machine": f"{os.cpu_count()} x {platform.processor() or platform.machine()}",

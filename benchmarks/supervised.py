@@ -41,12 +41,15 @@ def main() -> None:
         train, test = (
             made(Path(folder) / half, half, n) for half, n in (("tuning", options.patients), ("reporting", 12))
         )
-        fill(options.out, options.networks, lambda name: scored(name, train, test, Path(folder) / name, options))
+        runs = Path(folder)
+        fill(options.out, options.networks, options.minutes, lambda n: scored(n, train, test, runs / n, options))
 
 
-def fill(out: Path, networks: Sequence[str], score: Callable[[str], dict]) -> None:
-    """The scores of those that the file has not yet, written after each."""
+def fill(out: Path, networks: Sequence[str], minutes: float, score: Callable[[str], dict]) -> None:
+    """The scores of those that the file has not yet, written after each. SystemExit where it is of other minutes."""
     found = json.loads(out.read_text()) if out.exists() else {}
+    if other := {each["minutes"] for each in found.values()} - {minutes}:
+        raise SystemExit(f"error: {out} is of trainings of {other} minutes; name another file with --out")
     for network in networks:
         if network not in found:
             found[network] = score(network)

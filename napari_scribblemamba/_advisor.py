@@ -59,21 +59,26 @@ class Advisor(QObject):
 
     def coach(self) -> None:
         """What to say about the strokes in hand and on the images beside; thought out in the background."""
-        image, strokes, names = self._hand.image, self._hand.strokes, self._hand.names()
-        if image is None or strokes is None:
+        image, names, sample = self._hand.image, self._hand.names(), self._in_hand()
+        if sample is None:
             return
-        try:
-            sample = _layers.strokes_alone(strokes, image, names, self._drawing.tally)
-        except ValueError:  # strokes of another image; Train says so
-            return
-        if sample.target.size > COACHED:
-            return
-        self._leave_out_drawn(sample)
+        self._leave_out_drawn(image, sample)
         samples = [self._in_box(each) for each in (sample, *self.strokes_beside(image, names))]
         if self.thinking:
             self._again = True
         else:
             self._think(samples, names, self._seen(image, sample.part, names))
+
+    def _in_hand(self) -> Sample | None:
+        """The strokes in hand; None where there are none, or too many to look at."""
+        image, strokes = self._hand.image, self._hand.strokes
+        if image is None or strokes is None:
+            return None
+        try:
+            sample = _layers.strokes_alone(strokes, image, self._hand.names(), self._drawing.tally)
+        except ValueError:  # strokes of another image; Train says so
+            return None
+        return sample if sample.target.size <= COACHED else None
 
     def strokes_beside(self, image: Image, names: tuple[str, ...]) -> list[Sample]:
         """Those on the project's other images that are loaded, as far as these are not too large."""
@@ -119,23 +124,32 @@ class Advisor(QObject):
         box, corner = self._overlays.boxes.get(sample.name), (0, 0) if sample.part is None else sample.part.corner
         return sample if box is None else replace(sample, target=box.seen_from(*corner).masked(sample.target, IGNORE))
 
-    def _leave_out_drawn(self, sample: Sample) -> None:
+    def _leave_out_drawn(self, image: Image, sample: Sample) -> None:
         """A place of this image that was drawn on is answered."""
+        name = self._overlays.name_of(image)
         if places := self._panel.places():
-            self._panel.setPlaces([p for p in places if p.image != sample.name or is_undrawn(p, sample)])
+            self._panel.setPlaces([p for p in places if p.image != name or is_undrawn(p, sample)])
 
     def _on_guided(self, guidance: Guidance) -> None:
         boxes = self._overlays.boxes
         self._panel.setPlaces([_moved(place, boxes.get(place.image)) for place in guidance.places])
-        self._panel.setVerdict(guidance.verdict, self._overlays.names)
+        if guidance.verdict is not None:  # that of a training stays when other images are looked at
+            self._panel.setVerdict(guidance.verdict, self._overlays.names)
+        if self._session.state not in ("training", "paused") and (sample := self._in_hand()) is not None:
+            self._leave_out_drawn(self._hand.image, sample)  # the image was looked at without its strokes
 
     def _go_to(self, name: str, index: int, row: int, column: int) -> None:
-        loaded = (image for image, _ in self._gallery.images.loaded())
-        known = [self._overlays.image(name), *loaded, self._hand.image]
-        image = next((image for image in known if image is not None and image.name == name), None)
-        if image in self._viewer.layers:
+        image = self._image(name)
+        if image is not None and image in self._viewer.layers:
             self._gallery.bring_forward(image)
             _layers.go_to(self._viewer, image, index, row, column)
+
+    def _image(self, name: str) -> Image | None:
+        """That was called so when it was looked at: its layer may have another name by now."""
+        loaded = [image for image, _ in self._gallery.images.loaded()]
+        called_so = [image for image in (*loaded, self._hand.image) if image is not None and image.name == name]
+        known = [self._overlays.image(name), *called_so]
+        return next((image for image in known if image is not None), None)
 
 
 def _moved(place: "Place", box: Box | None) -> "Place":

@@ -75,9 +75,10 @@ class BoxLayer:
             return
         corners = np.array([[box.top, box.left], [box.bottom, box.right]]) - HALF
         if layer is None:
-            self._layer = _layers.box_layer(self._viewer, self._image, corners)
+            layer = _layers.found_box_layer(self._viewer, self._image)  # drawn when the image was in hand before
+            self._layer = layer or _layers.box_layer(self._viewer, self._image, corners)
             self._layer.events.data.connect(self._on_data)
-        else:
+        if layer is not None:
             with layer.events.data.blocker():
                 layer.data = []
                 layer.add_rectangles([corners])

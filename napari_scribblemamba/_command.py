@@ -8,12 +8,14 @@ from napari_scribblemamba._settings_panel import differences, preset_of
 from trainer.config import PRESETS, Config
 
 
-def fit_command(config: Config, dataset: Path, out: Path) -> str:
-    """For a shell; `dataset` is what Export strokes has written."""
+def fit_command(config: Config, dataset: Path, out: Path, start: Path | None = None) -> str:
+    """For a shell; `dataset` is what Export strokes has written, `start` the run that this one begins with."""
     preset = preset_of(config)
     changed = set(differences(PRESETS[preset], config))
     flags = [word for f in fields(Config) if f.name in changed for word in flag(f.name, getattr(config, f.name))]
-    return shlex.join(["python", "-m", "trainer.fit", str(dataset), "--out", str(out), "--preset", preset, *flags])
+    begin = [] if start is None else ["--start", str(start)]
+    command = ["python", "-m", "trainer.fit", str(dataset), "--out", str(out), *begin, "--preset", preset, *flags]
+    return shlex.join(command)
 
 
 def predict_command(run: Path, images: Path, out: Path) -> str:

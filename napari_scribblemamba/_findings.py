@@ -88,6 +88,11 @@ class Findings(QObject):
             )
         if ENSEMBLE not in (layers := _layers.prediction_layers(self._viewer, image)):
             raise ValueError(f"there is no prediction for '{image.name}'; train, or press Predict image")
+        if self._overlays.name_of(image) not in self._overlays.complete:
+            raise ValueError(
+                f"of '{image.name}' there is what was looked at while networks learnt, some of it older than the rest; "
+                "press Predict image first"
+            )
         return np.maximum(layers[ENSEMBLE].data, 1) - np.uint8(1)
 
     def _on_objects(self, image: Image, objects: np.ndarray, table: dict[str, np.ndarray]) -> None:
@@ -120,6 +125,10 @@ def _measured(
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """In the thread: objects (*space) of the classes (*space), and their table."""
     from napari_scribblemamba._results import label_objects, object_table
+    from trainer.instances import CLASSES, to_instances
 
+    if names == CLASSES:  # interior and boundary are parts of the same objects, which are of one kind
+        objects = to_instances(classes)
+        return objects, object_table(objects, spacing, pixels, unit=unit)
     objects = label_objects(classes)
     return objects, object_table(objects, spacing, pixels, classes=classes, names=names, unit=unit)

@@ -146,7 +146,7 @@ class Gallery(QObject):
         self._hand.take(*opened)
         self._take_in_hand()
         if folder == self._project.recovered():
-            self._project.set_recovered(None)
+            self.offer_recovered()  # the next: this one is open now
 
     def _forget(self, folder: Path) -> None:
         try:
@@ -156,10 +156,17 @@ class Gallery(QObject):
         self.offer_recovered()
 
     def offer_recovered(self) -> None:
-        """The newest strokes that an earlier session has not saved."""
+        """The newest strokes that an earlier session has not saved, of those that can be read."""
+        self._project.set_recovered(None)
         try:
             _recovery.prune()
             folders = _recovery.unsaved()
-            self._project.set_recovered(*([folders[0], _recovery.title(folders[0])] if folders else [None]))
         except (ValueError, OSError) as e:
             log.warning("%s", e)
+            return
+        for folder in folders:
+            try:
+                self._project.set_recovered(folder, _recovery.title(folder))
+                return
+            except (ValueError, OSError) as e:
+                log.warning("%s is not offered: %s", folder, e)

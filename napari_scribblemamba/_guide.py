@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from trainer.referee import Answers, Verdict
 
 PLACES = 10  # at most
-ENSEMBLE = "ensemble"
 Piece = tuple[str, int | None]  # (sample, slice); None is all of it
 
 
@@ -41,8 +40,7 @@ class Guide:
     def see(
         self, sample: Sample, index: int | None, probabilities: Mapping[str, np.ndarray], shown: np.ndarray
     ) -> None:
-        """{network: P (K, *item)}, the ensemble among them, and what is shown, classes (*item), of slice `index` of a
-        stack; None: of all of it."""
+        """{network: P (K, *item)}, and what is shown, P (K, *item), of slice `index` of a stack; None: of all of it."""
         from trainer.disagreement import entropy, peaks
         from trainer.referee import answers
         from trainer.sample import plane_of
@@ -52,8 +50,8 @@ class Guide:
         if held is not None and held.shape != sample.target.shape:  # strokes came meanwhile, and with them another part
             held = None
         drawn = sample.target if held is None else np.minimum(sample.target, held)  # IGNORE is the highest
-        doubt = entropy(probabilities[ENSEMBLE])
-        found = peaks(sample.name, doubt, plane_of(sample, drawn, index), shown, PLACES)
+        labels = shown.argmax(0).astype(np.uint8)
+        found = peaks(sample.name, entropy(shown), plane_of(sample, drawn, index), labels, PLACES)
         self._places[piece] = [place if index is None else _placed(place, sample, index) for place in found]
         if held is not None:
             self._answers[piece] = answers(probabilities, plane_of(sample, held, index))

@@ -31,7 +31,14 @@ TALLEST = 150  # pixels of a list, before it scrolls
 OVERALL = "all"
 HELD_OUT = "Scored on strokes that were held out; bold: the best so far."
 NO_VERDICT = "No scores yet: they need four strokes of a class, and a training."
-MARKS = {"missing": "●", "background": "●", "slip": "▲", "rare": "○", "border": "○"}  # kind of advice -> its mark
+MARKS = {
+    "missing": "●",
+    "background": "●",
+    "slip": "▲",
+    "rare": "○",
+    "border": "○",
+    "left out": "○",
+}  # kind of advice -> its mark
 
 
 class GuidePanel(QWidget):

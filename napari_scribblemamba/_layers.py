@@ -170,6 +170,12 @@ def box_layer(viewer: ViewerModel, image: Image, corners: np.ndarray) -> Shapes:
     return layer
 
 
+def found_box_layer(viewer: ViewerModel, image: Image) -> Shapes | None:
+    """The rectangle that was drawn over the image before."""
+    found = [each for each in viewer.layers if each.metadata.get(KEY, {}).get("box of") == image.unique_id]
+    return found[-1] if found else None
+
+
 def plane_affine(image: Image) -> np.ndarray:
     """(3, 3): rows and columns of any slice -> where they are along the last two axes of the world. ValueError where
     that depends on the slice."""

@@ -28,6 +28,7 @@ class Overlays:
         self.boxes: dict[str, Box | None] = {}  # image's name -> what of it is predicted
         self.predicted: dict[tuple[str, int | None], Box | None] = {}  # (image's name, slice) -> what of it
         self.answered: set[str] = set()  # networks that have; the layers of others are empty
+        self.complete: set[str] = set()  # images all of which is by the same networks
         self._images: dict[str, Image] = {}
         self._coming: list[tuple[str, Image]] = []  # networks and images whose layers are to be made
         self._training = False
@@ -74,6 +75,7 @@ class Overlays:
             _layers.clear_predictions(self._viewer, image)
         self.predicted.clear()
         self.answered.clear()
+        self.complete.clear()
 
     def expect(self, networks: Sequence[str]) -> None:
         """Of a training: their layers come one by one, before they are wanted and before one draws on."""
@@ -92,6 +94,7 @@ class Overlays:
             return False
         self.predicted[prediction.image, prediction.index] = _seen(prediction, _layers.image_space(image), box)
         self.answered |= prediction.labels.keys()
+        self._note_complete(prediction)
         before = set(_layers.overlays(self._viewer, image))
         _layers.show_prediction(self._viewer, image, prediction.labels, prediction.index, self.brushes(), box)
         if prediction.disagreement is not None:
@@ -102,6 +105,15 @@ class Overlays:
             self._on_new(image)
         self._refresh()
         return True
+
+    def _note_complete(self, prediction: Prediction) -> None:
+        """While networks learn, each look at a slice makes the others older."""
+        if prediction.index is None:
+            self.complete.add(prediction.image)
+        elif self._training:
+            self.complete.discard(prediction.image)
+        elif prediction.fraction == 1:
+            self.complete |= self._images.keys()
 
     def _show_probability(self, image: Image, prediction: Prediction) -> None:
         brush = self.brushes()[self._sure_of]

@@ -68,12 +68,17 @@ class SlicePredictor:
         labels = {name: p.argmax(0).astype(np.uint8) for name, p in probabilities.items()}
         names = [name for name in probabilities if name != "ensemble"]  # some may not have begun to learn
         source = f"ensemble of {len(names)} networks" if len(names) > 1 else f"prediction of {names[0]}"
-        teacher = self._teacher(sample, index)
+        shown, teacher = probabilities["ensemble"], self._teacher(sample, index)
         if teacher is not None:
-            labels["ensemble"] = self._filled_in(sample, index, probabilities["ensemble"], *teacher)
+            shown = self._filled_in(sample, index, shown, *teacher)
             source = f"{len(names)} network{'s' * (len(names) > 1)} and propagated strokes"
+        if marks := absences(sample, index):
+            shown = without(shown, marks)
+        if teacher is not None or marks:
+            strokes = plane_of(sample, sample.target, index)
+            labels["ensemble"] = np.where(strokes == IGNORE, shown.argmax(0).astype(np.uint8), strokes)
         if self._guide is not None:
-            self._guide.see(sample, index, probabilities, labels["ensemble"])
+            self._guide.see(sample, index, probabilities, shown)
         if sample.part is not None:  # what is outside its box is left empty
             labels = {name: sample.part.plane(plane, 0) for name, plane in labels.items()}
             apart = None if apart is None else sample.part.plane(apart, 0)
@@ -86,12 +91,12 @@ class SlicePredictor:
     def _filled_in(
         self, sample: Sample, index: int | None, P: np.ndarray, teacher: np.ndarray, where: tuple
     ) -> np.ndarray:
-        """uint8 (*item): as the function of that name, weighed by all of the image's slices that were seen."""
+        """(K, *item): as the function of that name, weighed by all of the image's slices that were seen."""
         from trainer.model import overlap  # imports torch: only here, in the background
 
         seen = self._overlaps.setdefault(sample.name, {})
         seen[index] = overlap(P[(slice(None), *where)], teacher)
-        return filled_in(P, teacher, plane_of(sample, sample.target, index), where, list(seen.values()))
+        return filled_in(P, teacher, where, list(seen.values()))
 
     def _prepare(self, sample: Sample, index: int | None) -> tuple[object, int]:
         """What the model takes, and which item of it: of a large stack a slice alone, else all of the image at once."""
@@ -146,19 +151,30 @@ def disagreement(probabilities: Mapping[str, np.ndarray]) -> np.ndarray | None:
 
 
 def filled_in(
-    P: np.ndarray,
-    teacher: np.ndarray,
-    strokes: np.ndarray,
-    where: tuple = (...,),
-    overlaps: Sequence[np.ndarray] = (),
+    P: np.ndarray, teacher: np.ndarray, where: tuple = (...,), overlaps: Sequence[np.ndarray] = ()
 ) -> np.ndarray:
-    """uint8 (*item): networks (K, *item) and, `where` in the item they are, propagated strokes together, and the
-    strokes themselves. `overlaps` are those of all slices of the image, by default of this one."""
+    """(K, *item): networks P and, `where` in the item they are, propagated strokes together. `overlaps` are those of
+    all slices of the image, by default of this one."""
     from trainer.model import with_teacher  # imports torch: only here, in the background
 
-    labels = P.argmax(0).astype(np.uint8)
-    labels[where] = with_teacher(P[(slice(None), *where)], teacher, overlaps).argmax(0)
-    return np.where(strokes == IGNORE, labels, strokes)
+    together = P.copy()
+    together[(slice(None), *where)] = with_teacher(P[(slice(None), *where)], teacher, overlaps)
+    return together
+
+
+def absences(sample: Sample, index: int | None) -> list[tuple[int, int]]:
+    """(slice of the item, class): what is marked as absent from slice `index` of a stack; None: from all of it."""
+    if index is None:
+        return list(sample.absent)
+    position = index if sample.part is None else sample.part.position(index)
+    return [(0, c) for z, c in sample.absent if z == position]
+
+
+def without(P: np.ndarray, marks: Sequence[tuple[int, int]]) -> np.ndarray:
+    """P (K, *item) in which these classes are impossible."""
+    from trainer.model import without_absent  # imports torch: only here, in the background
+
+    return without_absent(P, marks)
 
 
 def first_overlays(

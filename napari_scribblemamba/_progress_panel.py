@@ -1,6 +1,5 @@
 """How the training goes: a bar, a line of numbers, the loss of each network over time, and what the overlay shows."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +11,7 @@ from superqt.utils import qthrottled
 if TYPE_CHECKING:
     from trainer import Progress
 
-CURVES = ("#56b4e9", "#e69f00", "#2fbf9b", "#cc79a7", "#f0e442")
+COLOURS = ("#56b4e9", "#e69f00", "#2fbf9b", "#cc79a7", "#f0e442")
 BAR = """QProgressBar { background: rgba(128, 128, 128, 60); border: 0; border-radius: 4px; }
 QProgressBar::chunk { background: #2f8fd0; border-radius: 4px; }"""
 FAINT = "#9aa4b0"
@@ -30,19 +29,39 @@ HEADLINES = {
     "exporting": "Exporting the model",
 }
 SMOOTHING = 0.9  # of the exponential average that is drawn; single steps jump too much to be read
+POINTS = 2000  # of a curve at most, even: the window shows fewer, and a training may take days
+
+
+class Curve:
+    """The smoothed loss of a network at its first, its last, and every 1st, 2nd, 4th, ... step between."""
+
+    def __init__(self) -> None:
+        self.points: list[tuple[int, float]] = []  # (iteration, loss)
+        self._steps, self._every = 0, 1
+
+    def append(self, iteration: int, loss: float) -> None:
+        if self.points:
+            loss = SMOOTHING * self.points[-1][1] + (1 - SMOOTHING) * loss
+        if (self._steps - 1) % self._every:
+            self.points.pop()  # it was there as the last one only
+        self.points.append((iteration, loss))
+        self._steps += 1
+        if len(self.points) > POINTS:
+            del self.points[1::2]
+            self._every *= 2
 
 
 class ProgressPanel(QWidget):
-    """Edits the list of Progress of a training; `show_progress` appends to it."""
+    """Edits the Progress of a training: shows the last one, None before the first, and the losses so far as curves."""
 
     valueChanged = Signal()
 
     def __init__(self) -> None:
         super().__init__()
-        self._history: list[Progress] = []
+        self._last: Progress | None = None
         self._state = "idle"
-        self._curves: dict[str, pg.PlotDataItem] = {}
-        self._smooth: dict[str, list[tuple[int, float]]] = {}
+        self._curves: dict[str, Curve] = {}
+        self._lines: dict[str, pg.PlotDataItem] = {}
         self._headline, self._numbers, self._shown = QLabel("Ready"), QLabel(), QLabel()
         self._machine, self._note = QLabel(), QLabel()
         self._shown.setToolTip("What the visible overlay shows")
@@ -63,19 +82,20 @@ class ProgressPanel(QWidget):
         for widget in (self._headline, self._bar, self._numbers, self._note, self._plot, self._shown, self._machine):
             layout.addWidget(widget)
         self.redraw = qthrottled(self._redraw, timeout=REDRAW, leading=True)
-        self.setValue([])
+        self.setValue(None)
         self.set_shown("")
         self.set_machine("")
         self.set_note("")
 
-    def value(self) -> list["Progress"]:
-        return list(self._history)
+    def value(self) -> "Progress | None":
+        return self._last
 
-    def setValue(self, history: Sequence["Progress"]) -> None:
-        self._history, self._smooth, self._curves = [], {}, {}
+    def setValue(self, progress: "Progress | None") -> None:
+        """Begin anew."""
+        self._last, self._curves, self._lines = None, {}, {}
         self._plot.clear()
         self._legend.clear()
-        for progress in history:
+        if progress is not None:
             self._append(progress)
         self._redraw()
         self.valueChanged.emit()
@@ -100,7 +120,7 @@ class ProgressPanel(QWidget):
 
     def set_stopped(self) -> None:
         """The person has ended what was going on."""
-        last = self._history[-1] if self._history else None
+        last = self._last
         self._headline.setText("Stopped; what was learnt is kept" if last and last.iteration else "Stopped")
         self.set_fraction(last.fraction if last else 0.0)
 
@@ -130,22 +150,20 @@ class ProgressPanel(QWidget):
         return self._shown.text()
 
     def _append(self, progress: "Progress") -> None:
-        self._history.append(progress)
+        self._last = progress
         for name, loss in progress.losses.items():
-            points = self._smooth.setdefault(name, [])
-            average = SMOOTHING * points[-1][1] + (1 - SMOOTHING) * loss if points else loss
-            points.append((progress.iteration, average))
+            self._curves.setdefault(name, Curve()).append(progress.iteration, loss)
 
     def _redraw(self) -> None:
-        for name, points in self._smooth.items():
-            if name not in self._curves:
-                pen = pg.mkPen(CURVES[len(self._curves) % len(CURVES)], width=2)
-                self._curves[name] = self._plot.plot(name=name, pen=pen)
-            self._curves[name].setData(np.asarray(points))
+        for name, curve in self._curves.items():
+            if name not in self._lines:
+                pen = pg.mkPen(COLOURS[len(self._lines) % len(COLOURS)], width=2)
+                self._lines[name] = self._plot.plot(name=name, pen=pen)
+            self._lines[name].setData(np.asarray(curve.points))
         running = self._state in ("training", "paused")
-        self._numbers.setText(_describe(self._history[-1], running) if self._history else "")
-        self._numbers.setVisible(bool(self._history))
-        self._plot.setVisible(bool(self._smooth))
+        self._numbers.setText(_describe(self._last, running) if self._last else "")
+        self._numbers.setVisible(self._last is not None)
+        self._plot.setVisible(bool(self._curves))
 
 
 def _describe(progress: "Progress", running: bool) -> str:

@@ -23,6 +23,7 @@ from napari_scribblemamba._batch import Batch, labelling
 from napari_scribblemamba._guide import Guidance, Guide
 from napari_scribblemamba._model_export import exporting
 from napari_scribblemamba._predictor import Prediction, SlicePredictor, first_overlays, pieces_of
+from trainer.stack import Stack
 
 if TYPE_CHECKING:
     from trainer import Config, Model, Progress, Run, Sample
@@ -293,7 +294,7 @@ class Session:
 
         def done(model: Model) -> None:
             self._finish()
-            self._teachers, self._parts = {}, {}
+            self._teachers, self._parts, self._samples, self._overlaps = {}, {}, [], {}
             self._set_model(model)
             self.loaded.emit(folder)
 
@@ -324,7 +325,7 @@ class Session:
         classes: Sequence[str],
         config: Config,
         start: Model | None,
-    ) -> Generator[Progress | Prediction | Guidance, None, Model | None]:
+    ) -> Generator[Progress | Prediction | Guidance | Exception, None, Model | None]:
         """In the thread: train, and look at a slice now and then. Gives the model, None where nothing was learnt."""
         run = self._make_run(samples, config, classes, *([] if start is None else [start]))
         training.hold(run)
@@ -332,9 +333,11 @@ class Session:
             return None
         self._teachers, self._parts = run.teachers, run.parts
         iteration, due = 0, 0.0
-        looks: Iterator[Prediction] | None = None
+        looks: Iterator[Prediction | Exception] | None = None
         shown: dict[str, np.ndarray] = {}
         for progress in run:
+            if not iteration and progress.iteration and run.shortfall:
+                yield ValueError(run.shortfall)
             iteration = progress.iteration
             yield progress
             if progress.stage == "propagation":
@@ -342,7 +345,8 @@ class Session:
             elif self.state == "training" and not training.stopped and self._clock() >= due:
                 looks = looks or self._looks(run.model)
                 begun = self._clock()
-                yield next(looks)
+                if (seen := next(looks, None)) is not None:
+                    yield seen
                 yield self._guide.guidance(self._samples)
                 due = begun + max(LOOK_EVERY, (self._clock() - begun) / LOOK_SHARE)
         return run.model if iteration else None
@@ -360,32 +364,45 @@ class Session:
             yield
         return step * config.iterations
 
-    def _looks(self, model: Model) -> Iterator[Prediction]:
-        """Without end: the slice in view every other time, else the longest unseen."""
+    def _looks(self, model: Model) -> Iterator[Prediction | Exception]:
+        """Without end: the slice in view every other time, else the longest unseen. One that cannot be read is told
+        once, and left out: the training can do without."""
         predict = self._predictor(model, self._guide)
         seen: dict[tuple[str, int | None], int] = {}
+        broken: set[tuple[str, int | None]] = set()
         last = None
         for turn in itertools.count():
             # an update brings other strokes on the same images
-            pieces = {(s.name, i): (s, i) for s, i in pieces_of(self._samples, model.volumetric, self.visible)}
+            known = pieces_of(self._samples, model.volumetric, self.visible)
+            pieces = {(s.name, i): (s, i) for s, i in known if (s.name, i) not in broken}
+            if not pieces:
+                return
             nearest = min(pieces, key=lambda key: self._distance(*pieces[key]))
             oldest = min(pieces, key=lambda key: (seen.get(key, -1), self._distance(*pieces[key])))
             last = nearest if last != nearest else oldest
             seen[last] = turn
-            yield predict(*pieces[last])
+            found = tried(predict, *pieces[last])
+            if isinstance(found, Exception):
+                broken.add(last)
+            yield found
 
     def _predicting(
         self, model: Model, samples: Sequence[Sample], generation: int, probabilities: str | None
-    ) -> Generator[Prediction | Guidance, None, None]:
-        """In the thread: every slice, what is in view first; ends early where newer work has begun."""
+    ) -> Generator[Prediction | Guidance | Exception, None, None]:
+        """In the thread: every slice, what is in view first; ends early where newer work has begun. Of slices that
+        cannot be read the first is told."""
         guide = self._guide if samples is self._samples else Guide()
         predict = self._predictor(model, guide, probabilities)
         pieces = pieces_of(samples, model.volumetric, self.visible)
-        total = len(pieces)
+        total, whole = len(pieces), True
         while pieces and generation == self._generation:
             nearest = min(range(len(pieces)), key=lambda i: self._distance(*pieces[i]))
             piece = pieces.pop(nearest)
-            yield predict(*piece, fraction=1 - len(pieces) / total)
+            found = tried(predict, *piece, 1 - len(pieces) / total)
+            failed = isinstance(found, Exception)
+            if whole or not failed:
+                yield found
+            whole = whole and not failed
         if generation == self._generation:
             yield guide.guidance(samples)
 
@@ -465,12 +482,14 @@ class Session:
         if begin is not None:
             begin()
 
-    def _on_event(self, event: Progress | Prediction | Guidance) -> None:
+    def _on_event(self, event: Progress | Prediction | Guidance | Exception) -> None:
         if self._run is not None and not self._told:  # its first sign of life: device and kernel are known now
             self._told = True
             self.settled.emit(describe_machine(self._run.config))
         if isinstance(event, Guidance):
             self.guided.emit(event)
+        elif isinstance(event, Exception):  # that the work goes on without
+            self.failed.emit(event)
         else:
             (self.predicted if isinstance(event, Prediction) else self.progressed).emit(event)
 
@@ -511,6 +530,16 @@ class Session:
     def _set_state(self, state: State) -> None:
         self.state = state
         self.state_changed.emit(state)
+
+
+def tried(predict: SlicePredictor, sample: Sample, index: int | None, fraction: float = 1.0) -> Prediction | Exception:
+    """A slice, or why it cannot be read where it is one of many that lie on a disk: the others may well be."""
+    try:
+        return predict(sample, index, fraction)
+    except (ValueError, OSError) as error:
+        if isinstance(sample.image, Stack):
+            return error
+        raise
 
 
 def describe_machine(config: Config) -> str:

@@ -78,7 +78,7 @@ from napari_scribblemamba._training_panel import TrainingPanel
 from napari_scribblemamba._view_panel import ViewPanel
 from napari_scribblemamba._worker import EngineError, run_in_background
 from trainer.config import Config
-from trainer.sample import IGNORE, Sample
+from trainer.sample import IGNORE, Sample, check_strokes
 
 log = logging.getLogger(__name__)
 THREADS = max(1, (os.cpu_count() or 2) - 1)  # one core stays with the window
@@ -98,9 +98,11 @@ class ScribbleMamba(QWidget):
         self._viewer = napari_viewer
         self.session = session or Session(run_in_background)
         self._held: dict[str, np.ndarray] = {}  # sample name -> strokes that judge, uint8 (*space)
+        self._visited: dict[object, tuple[Image, Labels]] = {}  # by image's id: in hand since strokes were taken up
         self._dataset = Path("Dataset001_strokes")  # where strokes were exported last
         self._run: Path | None = None  # folder of the model at hand, where it is saved
         self._folders: tuple[Path, Path] | None = None  # images and labels, where that was the last thing asked for
+        self._shown: object = None  # the model that the overlays are of
         self._help: Help | None = None
         self._warm = self._judged = False
         self._look = qdebounced(self._look_at_slice, timeout=LOOK)
@@ -232,7 +234,7 @@ class ScribbleMamba(QWidget):
         session.predicted.connect(self._on_predicted)
         session.model_changed.connect(self._on_model)
         session.saved.connect(self._on_saved)
-        session.loaded.connect(self._list_run)
+        session.loaded.connect(self._on_loaded)
         session.stepped.connect(self._on_stepped)
         session.labelled.connect(self._on_labelled)
         session.failed.connect(self._on_failed)
@@ -272,13 +274,14 @@ class ScribbleMamba(QWidget):
             config = self.settings.value()
             config = replace(config, threads=config.threads or THREADS).checked()
             images, samples, note = self._drawn_samples()
+            check_strokes(samples, self.hand.names())  # before what is there gives way to what is to come
         except (ValueError, OSError) as e:
             show_error(str(e))
             return
         self._watch(images, self.hand.names())
         self.overlays.clear()
         self.advisor.forget()
-        self.progress.setValue([])
+        self.progress.setValue(None)
         self.progress.set_shown("")
         self._run = self._folders = None
         self.progress.set_note(note)
@@ -311,31 +314,47 @@ class ScribbleMamba(QWidget):
 
     def _take_up_strokes(self) -> None:
         """Give new strokes to the training that runs; where they cannot be used yet, it goes on with those before."""
-        if self.session.state not in ("training", "paused") or not self.training.value():
+        trains = self.session.state in ("training", "paused")
+        if trains and not self.training.value():
             return
+        pairs, self._visited = list(self._visited.values()), {}
+        self._visit()
+        if trains:
+            self.progress.set_note("\n".join(filter(None, [self._take_up(*pair) for pair in pairs])))
+
+    def _visit(self) -> None:
+        """The strokes in hand may be drawn on; who then goes on to another image at once loses none of them."""
         image, strokes = self.layers.value()
-        before = {sample.name: sample for sample in self.session.samples}
-        name = "" if image is None else self.overlays.name_of(image)
-        if strokes is None or name not in before:
-            if image is not None and self.drawing.tally is not None and self.drawing.tally.slices:
-                self.progress.set_note(f"'{image.name}' is not in this training; it will be in the next")
-            return
+        if image is not None and strokes is not None:
+            self._visited[image.unique_id] = image, strokes
+
+    def _take_up(self, image: Image, strokes: Labels) -> str:
+        """Those of one image; why they are not in the training, or ""."""
+        name, names = self.overlays.name_of(image), self.overlays.names
+        samples = {sample.name: sample for sample in self.session.samples}
+        tally = self.drawing.tally if strokes == self.drawing.strokes else None
+        if name not in samples or self.overlays.image(name) != image:  # another layer may have got that name
+            drawn = tally is not None and tally.slices
+            return f"'{image.name}' is not in this training; it will be in the next" if drawn else ""
         try:
-            names, box = self.overlays.names, self.overlays.boxes.get(name)
-            if self.hand.names() != names:
+            if tuple(brush.name for brush in _notes.brushes_of(strokes)) != names:
                 raise ValueError("the classes are other ones now; stop and train again")
-            old = before[name]
-            new = _layers.redrawn(old, strokes, image, names, self.drawing.tally, box)
-            [new], held = held_out([new]) if self._judged else ([new], {})
-            same = (new.absent, new.part) == (old.absent, old.part) and np.array_equal(new.target, old.target)
-            same = same and all(np.array_equal(self._held.get(each), judges) for each, judges in held.items())
-            self._held |= held
-            if not same:
-                self.session.update(list((before | {name: new}).values()), self._held if self._judged else None)
+            box = self.overlays.boxes.get(name)
+            self._renew(samples, _layers.redrawn(samples[name], strokes, image, names, tally, box))
         except ValueError as e:
-            self.progress.set_note(f"New strokes wait: {e}")
-        else:
-            self.progress.set_note("")
+            self._visited[image.unique_id] = image, strokes  # to be tried again
+            return f"New strokes wait: {e}"
+        return ""
+
+    def _renew(self, samples: dict[str, Sample], new: Sample) -> None:
+        """Train with this sample in place of the one of its name, where it says anything else."""
+        old = samples[new.name]
+        [new], held = held_out([new]) if self._judged else ([new], {})
+        same = (new.absent, new.part) == (old.absent, old.part) and np.array_equal(new.target, old.target)
+        same = same and all(np.array_equal(self._held.get(each), judges) for each, judges in held.items())
+        self._held |= held
+        if not same:
+            self.session.update(list((samples | {new.name: new}).values()), self._held if self._judged else None)
 
     def _estimate(self) -> None:
         """How long the chosen preset takes on this machine, where that can be foretold."""
@@ -379,6 +398,10 @@ class ScribbleMamba(QWidget):
             channels = self.hand.channels() if image == self.hand.image else ()
             samples.append(_layers.sample_from_layers(image, None, classes, channels, box=_notes.box_of(image)))
         self._watch(images, classes)
+        if self.session.model is not self._shown:  # what another one said would stay where this one has not looked yet
+            self.overlays.clear()
+            self._shown = self.session.model
+        self.overlays.recolour()
         self.session.predict(samples, probabilities)
 
     def _export(self, folder: Path) -> None:
@@ -442,7 +465,8 @@ class ScribbleMamba(QWidget):
             missing = "" if self._run else "\nSave run writes the run that it reads."
         else:
             try:
-                command = fit_command(self.settings.value(), self._dataset, Path("run"))
+                start = (self._run or Path("start")) if self.models.starts() else None
+                command = fit_command(self.settings.value(), self._dataset, Path("run"), start)
             except ValueError as e:
                 show_error(str(e))
                 return
@@ -521,6 +545,7 @@ class ScribbleMamba(QWidget):
             if brushes := _notes.brushes_of(strokes):
                 self.classes.setValue(brushes)
             _notes.set_brushes(strokes, self.classes.value())
+        self._visit()
         self.box_layer.hold(image)
         if strokes != self.drawing.strokes:
             if self.drawing.strokes is not None:
@@ -588,6 +613,7 @@ class ScribbleMamba(QWidget):
             self._on_stepped(prediction.fraction)
 
     def _on_model(self, model: object) -> None:
+        self._shown = model
         self.models.set_model(model)
         self.view.set_model(True)
         if self.hand.strokes is None:  # a run was loaded before anything was drawn: its classes are what one would draw
@@ -597,6 +623,10 @@ class ScribbleMamba(QWidget):
         show_info(f"saved to {folder}")
         if _runs.is_run(folder):  # and not strokes, or a model for other programs
             self._list_run(folder)
+
+    def _on_loaded(self, folder: Path) -> None:
+        self._shown = None
+        self._list_run(folder)
 
     def _list_run(self, folder: Path) -> None:
         """A run that was saved or loaded is in the list from now on, and chosen."""

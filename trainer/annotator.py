@@ -104,7 +104,7 @@ def at(label: np.ndarray, places: Sequence[tuple[int, ...]], rng: np.random.Gene
 
 
 def classes_of(label: np.ndarray) -> list[int]:
-    return [int(c) for c in np.unique(label) if c != IGNORE]
+    return np.unique(label[label != IGNORE]).tolist()
 
 
 def as_slices(values: np.ndarray) -> np.ndarray:

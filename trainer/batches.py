@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from scipy.ndimage import binary_fill_holes
 from torch import Tensor
 
+from trainer.annotator import classes_of
 from trainer.augmentation import SHIFT, new_shade, random_turn
 from trainer.config import Config
 from trainer.objectives import Batch
-from trainer.propagation import Teacher, contrast, sources
+from trainer.propagation import Teacher, contrast
 from trainer.resampling import new_space, resample_image, resample_labels, resample_probabilities
 from trainer.sample import IGNORE, Sample
 from trainer.wholes import Answer, answer_of
@@ -142,15 +143,13 @@ class Case:
         )
 
     def weights(self, config: Config) -> np.ndarray:
-        """(items,) how often one is looked at: half evenly, half by what is known about it; where the objective learns
-        from strokes only, those that were drawn on."""
-        drawn = (self.target != IGNORE).flatten(1).any(1).numpy()
-        if config.objective == "pce" and self.confidence is None and drawn.any():
-            return drawn / drawn.sum()
-        known = np.zeros(len(self.target))
-        known[sources(self.target.numpy())] = 1.0
-        if self.confidence is not None:
-            known = np.maximum(known, self.confidence.flatten(1).float().amax(1).numpy())
+        """(items,) how often one is looked at: half evenly, half by how many classes were drawn on it, or how sure
+        propagated strokes are there; where the objective learns from strokes only, those that were drawn on."""
+        drawn = np.array([len(classes_of(item)) for item in self.target.numpy()])
+        sure = np.zeros(len(drawn)) if self.confidence is None else self.confidence.flatten(1).float().amax(1).numpy()
+        if config.objective == "pce" and not sure.any():
+            return (drawn > 0) / max((drawn > 0).sum(), 1)
+        known = np.maximum(drawn / max(drawn.max(), 1), sure)
         even = np.full(len(known), 1 / len(known))
         return even if known.sum() == 0 else 0.5 * even + 0.5 * known / known.sum()
 

@@ -10,11 +10,11 @@ from typing import Literal
 import numpy as np
 from scipy import ndimage as ndi
 
-from trainer.annotator import as_slices
+from trainer.annotator import as_slices, classes_of
 from trainer.referee import Stroke, strokes_of
 from trainer.sample import IGNORE, Sample
 
-Kind = Literal["missing", "background", "slip", "rare", "border"]
+Kind = Literal["missing", "background", "slip", "rare", "border", "left out"]
 WRONG = 0.8  # share of a stroke's pixels that every network must call otherwise, for it to be a likely slip
 RARE = 20  # times fewer pixels than the other classes have, in the middle
 FAR = 0.08  # of the image's shorter side, between strokes of two classes: nobody showed the border between them
@@ -46,7 +46,7 @@ def advice(
     found = [*missing(pixels, classes)]
     for name, labels in (predictions or {}).items():
         found += slips(name, strokes.get(name, ()), labels, classes)
-    return [*found, *rare(pixels, classes), *borders(samples, classes)]
+    return [*found, *rare(pixels, classes), *borders(samples, classes), *left_out(samples, classes)]
 
 
 def missing(pixels: np.ndarray, classes: Sequence[str]) -> Iterator[Advice]:
@@ -106,6 +106,19 @@ def gaps(plane: np.ndarray) -> Iterator[tuple[int, float, tuple[int, int]]]:
             end = ends[(slice(None), *start)]
             row, column = ((np.array(start) + end) // 2).tolist()
             yield int(c), float(away[start]), (row, column)
+
+
+def left_out(samples: Sequence[Sample], classes: Sequence[str]) -> Iterator[Advice]:
+    """Classes that are drawn on some images and not on others, where spread strokes leave no room for them. A mark of
+    absence says that this is meant."""
+    drawn = {sample.name: classes_of(sample.target) for sample in samples}
+    for c in sorted(set().union(*drawn.values())):
+        marked = {sample.name for sample in samples if any(mark == c for _, mark in sample.absent)}
+        without = [name for name, found in drawn.items() if len(found) > 1 and c not in found and name not in marked]
+        if without:
+            more = f" and {len(without) - 1} more" if len(without) > 1 else ""
+            text = f"Paint {classes[c]} on '{without[0]}'{more} if it is there: without a stroke it counts as absent."
+            yield Advice("left out", text, without[0])
 
 
 def middle(pixels: np.ndarray) -> tuple[int, int]:

@@ -39,6 +39,7 @@ ObjectiveName = Literal[
 ]
 Task = Literal["segmentation", "classification", "landmarks"]
 Numbers = tuple[tuple[float, ...], ...]  # some for each channel, or for each stage
+NARROWEST = 16  # pixels of a patch along each side of a slice
 AXES: dict[str, tuple[int, ...]] = {  # of space that a network can read; 2 where it is not named
     "umamba_bot": (2, 3),
     "umamba_enc": (2, 3),
@@ -200,8 +201,8 @@ class Config:
             not self.networks and "networks is empty; name at least one",
             self.batch < (not self.unplanned) and f"batch must be 1 or more, got {self.batch}",
             len(self.patch) not in (0, 2, 3) and f"patch must have two axes or three, got {self.patch}",
-            min(self.patch[-2:], default=16) < 16
-            and f"patch must be 16 pixels or more along each side, got {self.patch}",
+            min(self.patch[-2:], default=NARROWEST) < NARROWEST
+            and f"patch must be {NARROWEST} pixels or more along each side, got {self.patch}",
             len(self.patch) == 3 and self.augmentation == "paper" and "the paper's augmentation is for slices only",
             len(self.patch) == 3
             and self.view == "resize"

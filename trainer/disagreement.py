@@ -1,5 +1,5 @@
-"""Where to draw next: where networks that learnt from the same strokes, taken together, know least, a slice at a time;
-and where they disagree.
+"""Where to draw next: where networks that learnt from the same strokes, and these strokes spread, taken together know
+least, a slice at a time; and where the networks disagree.
 
 The entropy of an ensemble: Lakshminarayanan et al., arXiv 1612.01474. Query by committee: Seung, Opper and Sompolinsky,
 COLT 1992; the divergence is Lin's, IEEE Trans. Inf. Theory 37 (1991), eq. 5.1, of as many distributions as there are

@@ -129,6 +129,11 @@ class SharedRun(Run):
         return self._fraction
 
     @property
+    def late(self) -> bool:
+        """Never: each process spreads the strokes, and all must come to the same."""
+        return False
+
+    @property
     def finished(self) -> bool:
         """What the first process finds; the loop asks once a step, in all processes at once."""
         over, self._fraction = told((super().finished, super().fraction))

@@ -124,6 +124,8 @@ def fit(options: Fit) -> None:
     run = new_run(options)
     with stopping_on_ctrl_c(run):
         show(run)
+    if run.shortfall:
+        console.print(run.shortfall)
     if not run.iteration:
         console.print("stopped before the first step; nothing was learnt and nothing saved")
     else:

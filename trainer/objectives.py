@@ -10,7 +10,7 @@ of two decoders
 """
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -420,6 +420,17 @@ class Objective(NamedTuple):
     networks_at_least: int = 1
     decoders: int = 1  # outputs of the same size that each network has to give
     mean_teacher: Callable[[nn.Module, Batch, np.random.Generator], TeacherViews] | None = None
+    slices: bool = False  # whether it cannot look at volumes
+
+    def check(self, networks: Mapping[str, nn.Module], config: Config) -> None:
+        """ValueError where they cannot learn so, before any time is spent."""
+        if len(networks) < self.networks_at_least:
+            raise ValueError(f"{config.objective} needs {self.networks_at_least} networks, got {list(networks)}")
+        for name, network in networks.items():
+            if getattr(network, "decoders", 1) < self.decoders:
+                raise ValueError(f"{name} has no second decoder, but {config.objective} needs one; use unet_cct")
+        if self.slices and len(config.patch) == 3:
+            raise ValueError(f"{config.objective} is for slices, got the patch {config.patch}; give one of two axes")
 
     def mix(self, networks: int, rng: np.random.Generator) -> list[float]:
         """Weights of the predictions that are mixed into a label: a network's decoders, or else all networks."""
@@ -435,7 +446,7 @@ OBJECTIVES: dict[str, Objective] = {
     "inter_intra": Objective(inter_intra),
     "mumford_shah": Objective(mumford_shah),
     "gated_crf": Objective(gated_crf_loss),
-    "ustm": Objective(ustm, mean_teacher=teacher_views),
+    "ustm": Objective(ustm, mean_teacher=teacher_views, slices=True),
     "scribblevs": Objective(scribblevs, mean_teacher=plain_view),
     "dmpls": Objective(dmpls, decoders=2),
     "dmsps": Objective(dmsps, decoders=2),

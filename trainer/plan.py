@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.ndimage import find_objects
 
-from trainer.config import AXES, Config, as_tuple
+from trainer.config import AXES, NARROWEST, Config, as_tuple
 from trainer.dataset import load_dataset
 from trainer.formats import read_json
 from trainer.sample import IGNORE, Sample, check_image
@@ -211,16 +211,17 @@ def planned(config: Config, samples: Sequence[Sample], classes: Sequence[str], c
     solid = any(known == (3,) for known in axes) or (able and recommended(found) == 3)
     dimensions, slow = len(config.patch) or (3 if solid else 2), config.device == "cpu"
     chosen = plan(found, dimensions, CPU_GB if slow else REFERENCE_GB)
+    wide = *chosen.patch[:-2], *(max(side, NARROWEST) for side in chosen.patch[-2:])  # of narrow images, mirrored
     return dataclasses.replace(
         config,
-        patch=config.patch or chosen.patch,
+        patch=config.patch or wide,
         batch=config.batch or (SMALLEST_BATCH if slow else chosen.batch),
         spacing=config.spacing or chosen.spacing,
         intensities=chosen.intensities,
         masked=config.masked or (config.normalisation == "planned" and any(n.masked for n in chosen.normalisation)),
         strides=chosen.strides,
         kernels=chosen.kernels,
-    )
+    ).checked()
 
 
 # ----------------------------------------------------------------------------------------------------------- the plan

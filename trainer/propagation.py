@@ -81,7 +81,7 @@ def spread(
     """
     P = np.full((classes, *target.shape), 1 / classes, np.float32)
     weight = np.zeros(target.shape, np.float32)
-    if not (annotated := sources(target)):
+    if not (annotated := sources(target)) or stopped():
         yield P, weight
         return
     places, looks = Places(image, target, classes), Looks(image, target, classes)

@@ -14,6 +14,7 @@ from scipy import ndimage as ndi
 
 from trainer.annotator import as_slices
 from trainer.sample import IGNORE, Sample
+from trainer.stack import Part
 
 SHARE = 0.15  # of the strokes are held out
 ENOUGH = 4  # strokes of a class, from which on one of them is always held out
@@ -72,7 +73,7 @@ def split(sample: Sample, seed: int = 0) -> tuple[Sample, np.ndarray]:
     on gives the one with the lowest lot where none was below.
     """
     held = np.full_like(sample.target, IGNORE)
-    for stroke in chosen(strokes_of(sample.target), seed):
+    for stroke in chosen(strokes_of(sample.target), seed, sample.part):
         as_slices(held)[stroke.slice][tuple(stroke.pixels.T)] = stroke.label
     return replace(sample, target=np.where(held == IGNORE, sample.target, IGNORE)), held
 
@@ -94,20 +95,21 @@ def pieces(mask: np.ndarray) -> Iterator[np.ndarray]:
         yield np.argwhere(numbers[box] == number) + [side.start for side in box]
 
 
-def chosen(strokes: Sequence[Stroke], seed: int) -> list[Stroke]:
+def chosen(strokes: Sequence[Stroke], seed: int, part: Part | None = None) -> list[Stroke]:
     """Those to hold out."""
     found = []
     for c in sorted({stroke.label for stroke in strokes}):
-        ranked = sorted((lot(stroke, seed), i) for i, stroke in enumerate(strokes) if stroke.label == c)
+        ranked = sorted((lot(stroke, seed, part), i) for i, stroke in enumerate(strokes) if stroke.label == c)
         below = sum(value < SHARE for value, _ in ranked)
         count = min(max(below, int(len(ranked) >= ENOUGH)), len(ranked) - 1)
         found += [strokes[i] for _, i in ranked[:count]]
     return found
 
 
-def lot(stroke: Stroke, seed: int) -> float:
-    """0..1, the same whatever else is drawn."""
-    return np.random.default_rng([seed, stroke.label, stroke.slice, *stroke.pixels[0]]).random()
+def lot(stroke: Stroke, seed: int, part: Part | None = None) -> float:
+    """0..1, the same whatever else is drawn, and of a part of a large stack, however the part has grown."""
+    z, corner = (stroke.slice, (0, 0)) if part is None else (part.slices[stroke.slice], part.corner)
+    return np.random.default_rng([seed, stroke.label, z, *(stroke.pixels[0] + corner)]).random()
 
 
 # ---- scoring ----

@@ -5,6 +5,7 @@ B batch · C channels · K classes · every random number of iteration i comes f
 
 import csv
 import dataclasses
+import json
 import math
 import threading
 import time
@@ -25,6 +26,7 @@ from trainer.inference import autocast
 from trainer.machine import accelerated, batch_thread, settled, side_by_side
 from trainer.metrics import dice, radial_errors
 from trainer.model import CHECKPOINT, CONFIG, ENSEMBLE, WEIGHTS, Model, without_absent
+from trainer.networks import family
 from trainer.networks.blocks import seed_dropout
 from trainer.networks.pretrained import Report, load_official
 from trainer.objectives import OBJECTIVES, WHOLE_OBJECTIVES, Batch, Logits, ema_update, new_teacher
@@ -35,6 +37,7 @@ from trainer.stack import Part, Stack
 Result = TypeVar("Result")
 HISTORY, BEST = "history.csv", "best.safetensors"
 RECENT, PICKY = 20, 4.0  # steps whose losses say what each network has learnt, and how much that counts
+SPREADING = 0.5  # of a budget in minutes, after which no more strokes are spread: something has to learn
 LEAVE = 1.0  # seconds that python takes to start and to go, which no clock of ours sees
 
 
@@ -87,6 +90,7 @@ class Run:
         if self.validation and config.task != "segmentation":
             check_wholes(self.validation, self.classes, config.task)
         self.objective = (OBJECTIVES | WHOLE_OBJECTIVES)[config.objective]
+        self.unspread: set[str] = set()  # samples whose strokes there was no time to spread
         self.teachers: dict[str, np.ndarray] = {}  # sample name -> float16 (K, *space), the propagated strokes
         self.parts: dict[str, Part | None] = {}  # sample name -> where in its stack these are
         self._cases: dict[str, tuple[Sample, Case]] = {}  # sample name -> what was made of which sample
@@ -116,7 +120,7 @@ class Run:
     def update(self, samples: Sequence[Sample]) -> None:
         """Go on with these samples from the next step; from any thread. ValueError where they cannot be used."""
         samples = list(samples)
-        check(samples, self.classes, self.config.task, like=self.samples[0])
+        check(samples, self.classes, self.config.task, self.samples)
         self._fresh.append(samples)
 
     def __iter__(self) -> Iterator[Progress]:
@@ -175,9 +179,8 @@ class Run:
         or in the model that the run starts from, nobody leads."""
         if self._ready is None:
             self._ready = self.fraction
-        started = self.start is not None and len(self.start.shares) == len(self.networks)
         until = self._ready + self.config.lead * (1 - self._ready)
-        leads = not started and not all(self.steps.values()) and self.fraction < until
+        leads = not self._begun_with and not all(self.steps.values()) and self.fraction < until
         return list(self.networks)[: 1 if leads else None]
 
     def each(self, work: Callable[[str], Result]) -> dict[str, Result]:
@@ -214,13 +217,19 @@ class Run:
         torch.autograd.backward(*zip(*asked, strict=True))
 
     def set_rate(self, name: str, progress: float) -> None:
-        """Decay of every network's rate, but for a UNet's where the config says so."""
-        decays = self.config.unet_rate_decays or not name.startswith("unet")
+        """Decay of every network's rate, but for that of a UNet among others where the config says so."""
+        forgotten = self.config.objective == "cross_teaching" and family(name) == "unet"
+        decays = self.config.unet_rate_decays or not forgotten
         rate = learning_rate(self.config, progress, self.iteration) if decays else self.config.learning_rate
         for group in self.optimisers[name].param_groups:
             group["lr"] = rate
 
     # ---- time ----
+
+    @property
+    def minutes(self) -> float:
+        """Of the budget; 0 where it is of iterations, as spreading strokes takes none of these."""
+        return self.config.minutes or 0.0
 
     @property
     def seconds(self) -> float:
@@ -236,10 +245,24 @@ class Run:
     @property
     def finished(self) -> bool:
         """Stopped, or no time for another step and for saving."""
-        if self._stopped or self.config.iterations is not None:
-            return self._stopped or self.iteration >= self.config.iterations
+        if self._stopped or not self.iteration:  # one step at least: there would be nothing to save
+            return self._stopped
+        if self.config.iterations is not None:
+            return self.iteration >= self.config.iterations
         ending = self._step_seconds + self._look_seconds + 2 * self._save_seconds + LEAVE
         return self.seconds + ending >= 60 * self.config.minutes
+
+    @property
+    def late(self) -> bool:
+        """Whether so much time is gone before the first step that it has to come now."""
+        return self.minutes > 0 and not self.iteration and self.seconds > SPREADING * 60 * self.minutes
+
+    @property
+    def shortfall(self) -> str:
+        """What there was no time for; "" where there is nothing."""
+        many = f"{len(self.unspread)} of {len(self.samples)} images"
+        spent = f"the strokes of {many} were not spread, as half of the time was gone; give more minutes to spread all"
+        return spent if self.unspread else ""
 
     # ---- beginning ----
 
@@ -260,6 +283,7 @@ class Run:
         elif self.config.pretrained and not self.goes_on:
             self.reports = load_official(self.model.networks, self.config)
         self.networks = self.model.networks
+        self.objective.check(self.networks, self.config)
         self.optimisers = {name: new_optimiser(net, self.config) for name, net in self.networks.items()}
         self.averages = {name: new_teacher(net) for name, net in self.networks.items() if self.objective.mean_teacher}
         self.calls = {name: accelerated(net, self.config) for name, net in self.networks.items()}
@@ -268,6 +292,7 @@ class Run:
         self._history: list[list[float]] = []
         self.steps = dict.fromkeys(self.networks, 0)  # of each network
         self._ready: float | None = None  # fraction of the budget that was gone when the first step began
+        self._begun_with = self.start is not None and len(self.start.shares) == len(self.networks)  # all have learnt
         self._step_seconds = self._save_seconds = self._look_seconds = 0.0
         self._last_step = self._last_save = time.monotonic()
         if self.folder is not None:
@@ -309,11 +334,18 @@ class Run:
     def taught(self, sample: Sample) -> Iterator[Teacher]:
         """What its strokes say: of the slices that were drawn on, then of all; nothing where that is not wanted."""
         if self.config.propagation:
-            for teacher in propagating(sample, len(self.classes), lambda: self._stopped):
+            self.unspread.discard(sample.name)
+            for teacher in propagating(sample, len(self.classes), lambda: self.cut_short(sample.name)):
                 teacher = knowing_absent(teacher, sample.absent)
                 self.parts[sample.name] = sample.part  # first: who sees the new teacher looks here
                 self.teachers[sample.name] = teacher.probabilities
                 yield teacher
+
+    def cut_short(self, name: str) -> bool:
+        """Whether spreading its strokes ends here; that there is no time for it is noted."""
+        if self.late:
+            self.unspread.add(name)
+        return self._stopped or self.late
 
     # ---- along the way ----
 
@@ -395,6 +427,8 @@ class Run:
         elif self.resume and (self.folder / WEIGHTS).is_file():
             raise ValueError(f"{self.folder} has a model but no {CHECKPOINT} to go on from; train into a new folder")
         self.model.save_config(self.folder)
+        if self.start is not None and not self.goes_on:  # who resumes a run that was killed early does not name it
+            self.save_checkpoint()
 
     def check_alike(self) -> None:
         """ValueError where the folder's run cannot go on as this one."""
@@ -420,9 +454,10 @@ class Run:
         for name, optimiser in self.optimisers.items():
             for index, values in optimiser.state_dict()["state"].items():
                 state |= {f"optimiser/{name}/{index}/{k}": v for k, v in values.items() if isinstance(v, Tensor)}
-        note = {"iteration": str(self.iteration), "seconds": repr(self.seconds), "ready": repr(self._ready)}
+        ready = None if self._ready is None else self._ready * self.minutes * 60  # seconds: a budget may grow
+        note = {"iteration": self.iteration, "seconds": self.seconds, "ready": ready, "started": self._begun_with}
         self.write_history()
-        write_tensors(self.folder / CHECKPOINT, state, note)
+        write_tensors(self.folder / CHECKPOINT, state, {name: json.dumps(value) for name, value in note.items()})
         (self.folder / WEIGHTS).unlink(missing_ok=True)
         self._last_save = time.monotonic()
         self._save_seconds = self._last_save - begun
@@ -430,8 +465,11 @@ class Run:
     def load_checkpoint(self) -> None:
         file = self.folder / CHECKPOINT
         state, note = read_tensors(file)
-        self.iteration, self._earlier = int(note["iteration"]), float(note["seconds"])
-        self._ready = float(note["ready"])
+        note = {name: json.loads(value) for name, value in note.items()}
+        self.iteration, self._earlier = note["iteration"], note["seconds"]
+        if note["ready"] is not None:
+            self._ready = min(1.0, note["ready"] / (60 * self.minutes)) if self.minutes else 0.0
+        self._begun_with = note["started"]
         self.model.load_state(state, file)
         for name, average in self.averages.items():
             prefix = f"average/{name}/"
@@ -488,13 +526,14 @@ def unchanged(before: Sample, now: Sample) -> bool:
 
 
 def check(
-    samples: Sequence[Sample], classes: Sequence[str], task: Task = "segmentation", like: Sample | None = None
+    samples: Sequence[Sample], classes: Sequence[str], task: Task = "segmentation", before: Sequence[Sample] = ()
 ) -> None:
-    """ValueError where images or what is said of them cannot be trained on, together or with a sample from before."""
+    """ValueError where images or what is said of them cannot be trained on, together or with those from before."""
+    known = {id(sample.image) for sample in before}
     for sample in samples:
-        if not isinstance(sample.image, Stack):  # else it is checked as it is read
+        if not isinstance(sample.image, Stack) and id(sample.image) not in known:  # a Stack is checked as it is read
             check_image(sample.image, sample.name)
-    check_grids([like, *samples] if like else samples)
+    check_grids([*before[:1], *samples])
     if task == "segmentation":
         check_strokes(samples, classes)
     else:

@@ -79,7 +79,7 @@ def check_strokes(samples: Sequence[Sample], classes: Sequence[str]) -> None:
     check_absent(samples, classes)
     drawn: set[int] = set()
     for sample in samples:
-        ids = set(np.unique(sample.target).tolist()) - {IGNORE}
+        ids = set(np.flatnonzero(np.bincount(sample.target[sample.target != IGNORE])).tolist())
         if unknown := sorted(i for i in ids if i >= len(classes)):
             raise ValueError(f"'{sample.name}' has strokes of class {unknown}, but there are {len(classes)} classes")
         drawn |= ids

@@ -130,6 +130,8 @@ class StrokeNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         H, W = x.shape[-2:]
         x = pad_to_multiple(x, self.multiple)
+        if x[0, 0].numel() == self.multiple**2:  # it would be a single pixel at the coarsest level, which has no spread
+            x = F.pad(x, (0, self.multiple, 0, 0), mode="replicate")
         skips = []
         for level, encode in enumerate(self.encoder):
             x = encode(F.max_pool2d(x, 2) if level else x)

@@ -1,5 +1,7 @@
 """The coach says what is wrong with strokes, and where."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from trainer.coach import Advice, advice
@@ -35,7 +37,19 @@ def test_nothing_drawn() -> None:
 def test_a_class_without_strokes_in_all_images() -> None:
     (only,) = advice([drawn(*GOOD[:2])], CLASSES)
     assert only.text == "Paint a stroke of fibre, or remove the class." and only.kind == "missing"
-    assert advice([drawn(*GOOD[:2]), drawn(*GOOD[1:], name="more")], CLASSES) == []
+
+
+def test_a_class_that_only_some_images_have() -> None:
+    """Without a stroke it is taken to be absent; a mark of absence says that this is meant."""
+    without, full = drawn(*GOOD[:2], name="one"), drawn(*GOOD)
+    (only,) = advice([full, without], CLASSES)
+    assert (only.kind, only.image) == ("left out", "one") and only.text.startswith("Paint fibre on 'one' if it is")
+    (only,) = advice([full, without, drawn(*GOOD[:2], name="two")], CLASSES)
+    assert only.text.startswith("Paint fibre on 'one' and 1 more if")
+    assert advice([full, replace(without, absent=((0, 2),))], CLASSES) == []
+    assert advice([full, drawn(name="bare")], CLASSES) == []
+    (only,) = advice([full, drawn(*GOOD[1:], name="one")], CLASSES)
+    assert only.text.startswith("Paint background on 'one'")
 
 
 def test_a_forgotten_background() -> None:

@@ -50,13 +50,13 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
     reported = [json.loads((tmp_path / f"still-{rank}.json").read_text()) for rank in (0, 1)]
     assert reported[0] == reported[1] and len(reported[0]) == 5
     for ours, one in zip(reported[0], alone, strict=True):
-        assert all(abs(ours[name] - one[name]) < 1e-4 for name in ("unet", "swinunet"))
+        assert all(abs(ours[name] - one[name]) < 1e-6 for name in ("unet", "swinunet"))
     two, one = (load_file(folder / "weights.safetensors") for folder in (still, tmp_path / "alone"))
     start = untrained()
     assert one.keys() - start.keys() == {"shares"}
     moved = {name: (one[name] - start[name]).abs().max().item() for name in start if one[name].is_floating_point()}
     assert max(moved.values()) > 1e-2, "the networks hardly learnt: nothing is compared"
-    assert max((two[name] - one[name]).abs().max().item() for name in (*moved, "shares")) < 1e-4
+    assert max((two[name] - one[name]).abs().max().item() for name in (*moved, "shares")) < 1e-6
 
     # with all that draws lots, a clock each, a thread a network and mean teachers, stopped in the first process: both
     # end after that step, and have the same weights to the last bit
@@ -102,12 +102,16 @@ def torchrun(still: Path, lively: Path) -> None:
 
 
 def trained(kind: type[Run], folder: Path, iterations: int) -> list[dict[str, float]]:
-    """The losses of each step, with BatchNorm and dropout as in evaluation."""
+    """The losses of each step, with BatchNorm and dropout as in evaluation, the networks in float64: on some processors
+    the rounding of float32 flips a rectifier within five steps, and that is seen in the fourth digit."""
 
     class Still(kind):
         def begin(self) -> None:
+            torch.set_default_dtype(torch.float64)
             super().begin()
+            torch.set_default_dtype(torch.float32)
             for network in self.networks.values():
+                network.register_forward_pre_hook(lambda _, images: images[0].double())
                 for module in network.modules():
                     if isinstance(module, nn.BatchNorm2d | Dropout):
                         module.eval()

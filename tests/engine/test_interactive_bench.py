@@ -155,6 +155,20 @@ def test_what_is_resumed_is_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> 
     assert list(interactive.missing(replace(options, half="reporting"), [known, known | {"case": "b"}]))
 
 
+def test_a_file_of_one_half_is_not_resumed_with_the_other(tmp_path: Path) -> None:
+    options = interactive.Options(out=tmp_path / "curves.json", half="reporting")
+    assert interactive.before(options) == ([], [])
+    interactive.write(options.file, [{"date": "today"}], [entry("forest", [[1.0, 1.0, 0.5]])])
+    with pytest.raises(SystemExit, match="not of the reporting half"):
+        interactive.before(options)
+    sittings, entries = interactive.before(replace(options, half="tuning"))
+    assert sittings == [{"date": "today"}] and [e["contestant"] for e in entries] == ["forest"]
+
+
+def test_every_worker_has_as_many_cores() -> None:
+    assert interactive.shared([0, 2, 4, 6, 8], 2) == [[0, 2], [4, 6]]
+
+
 def test_falling_behind_is_told_with_its_time() -> None:
     entries = [
         entry("interactive shown", [[1.0, 1.0, 0.6], [9.0, 9.0, 0.3]]),

@@ -211,6 +211,16 @@ def test_modalities_have_each_their_own_normalisation() -> None:
     assert found.intensities == ((50.0, 10.0, 0.0, 100.0), ())
 
 
+def test_narrow_images_are_planned_for_with_a_patch_that_networks_can_read() -> None:
+    """Views go on beyond the border, mirrored. The config of the run could not be read again otherwise."""
+    rng = np.random.default_rng(0)
+    narrow = Sample(rng.random((1, 12, 200), np.float32), rng.integers(0, 2, (12, 200), np.uint8), (1.0, 1.0), "narrow")
+    config = planned(
+        dataclasses.replace(PRESETS["supervised"], device="cpu"), [narrow], ("ground", "object"), ("grey",)
+    )
+    assert config.patch[0] == 16 and config.checked()
+
+
 def test_a_run_leaves_out_the_zeros_where_the_plan_says_so() -> None:
     supervised = dataclasses.replace(PRESETS["supervised"], device="cpu")
     small, all_of_it = cube(10), cube(19)

@@ -1,5 +1,6 @@
 """The referee holds out whole strokes, the same ones whatever is drawn later, and counts right and wrong pixels."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -17,6 +18,7 @@ from trainer.referee import (
     verdict,
 )
 from trainer.sample import IGNORE, Sample
+from trainer.stack import Part
 
 
 def lines(count: int, classes: int = 2, slices: int = 1) -> np.ndarray:
@@ -71,6 +73,25 @@ def test_nothing_that_was_learnt_from_is_held_out_later(seed: int) -> None:
     sets = [{id(stroke) for stroke in chosen(both[:n], seed)} for n in range(4, len(both) + 1)]
     for n, (before, now) in enumerate(pairwise(sets), 4):
         assert now <= before | {id(both[n])}
+
+
+def test_the_lot_of_a_stroke_stays_when_its_part_of_a_stack_grows() -> None:
+    """A slice in front and a wider box: the same strokes judge."""
+    whole = lines(12, slices=6)
+    parts = [
+        Part((4, 5), ((6, 66), (2, 40)), 6, whole.shape[1:]),
+        Part(tuple(range(1, 6)), ((0, 72), (0, 40)), 6, whole.shape[1:]),
+    ]
+    judges = []
+    for part in parts:
+        target = np.stack([whole[(z, *part.index)] for z in part.slices])
+        _, held = split(replace(sample(target), part=part), seed=1)
+        full = np.full_like(whole, IGNORE)
+        full[(list(part.slices), *part.index)] = held
+        judges.append(full[4:])
+    common = parts[0].index
+    first, second = (each[(slice(None), *common)] != IGNORE for each in judges)
+    assert first.any() and (first <= second).all()
 
 
 def one_hot(labels: np.ndarray, classes: int = 2) -> np.ndarray:

@@ -107,6 +107,15 @@ def test_a_budget_in_minutes_ends_in_time() -> None:
     assert run.fraction <= 1
 
 
+def test_a_budget_that_spreading_would_use_up_still_teaches() -> None:
+    """Half of it is for the strokes; of what is not spread by then the strokes alone are learnt."""
+    config = dataclasses.replace(QUICK, iterations=None, minutes=1e-4)
+    run = trained(Run([scribbled_disc(), scribbled_disc("second", seed=1)], config, CLASSES))
+    assert run.iteration >= 1 and run.unspread == {"disc", "second"}
+    assert "2 of 2 images were not spread" in run.shortfall
+    assert trained(Run([scribbled_disc()], QUICK, CLASSES)).shortfall == ""
+
+
 def test_new_strokes_enter_a_running_training() -> None:
     run = Run([scribbled_disc()], QUICK, CLASSES)
     for progress in run:
@@ -181,6 +190,25 @@ def test_unet_rate_stays_where_the_published_script_forgot_it() -> None:
     rates = {name: optimiser.param_groups[0]["lr"] for name, optimiser in run.optimisers.items()}
     assert rates["unet"] == QUICK.learning_rate
     assert rates["swinunet"] == rates["mambaunet"] == pytest.approx(QUICK.learning_rate * (1 / 6) ** 0.9)
+
+
+def test_a_unet_alone_decays_as_its_own_script_does() -> None:
+    config = dataclasses.replace(QUICK, networks=("unet",), objective="pce", unet_rate_decays=False)
+    run = trained(Run([scribbled_disc()], config, CLASSES))
+    assert run.optimisers["unet"].param_groups[0]["lr"] == pytest.approx(QUICK.learning_rate * (1 / 6) ** 0.9)
+
+
+@pytest.mark.parametrize(
+    ("objective", "change", "message"),
+    [("dmpls", {}, "no second decoder.*unet_cct"), ("ustm", {"patch": (16, 16, 16)}, "is for slices")],
+)
+def test_what_an_objective_needs_is_known_before_any_time_is_spent(objective: str, change: dict, message: str) -> None:
+    networks = ("umamba_bot",) if change else ("unet",)
+    config = dataclasses.replace(QUICK, networks=networks, objective=objective, lead=0.0, **change)
+    run = Run([scribbled_stack(16)], config, CLASSES)
+    with pytest.raises(ValueError, match=message):
+        next(iter(run))
+    assert not run.teachers
 
 
 def test_the_first_network_learns_alone_until_its_lead_is_over() -> None:
@@ -305,6 +333,27 @@ def test_partial_cross_entropy_looks_where_somebody_drew() -> None:
     assert (case.weights(dataclasses.replace(QUICK, propagation=False)) > 0).all()
 
 
+def test_partial_cross_entropy_leaves_out_images_that_nobody_drew_on() -> None:
+    from trainer.batches import Batches, Case
+
+    alone = dataclasses.replace(QUICK, networks=("unet",), objective="pce", propagation=False)
+    drawn = scribbled_disc()
+    bare = dataclasses.replace(scribbled_disc("bare"), target=np.full_like(drawn.target, IGNORE))
+    assert Batches([Case.of(each, None, alone) for each in (bare, drawn)], alone).weights.tolist() == [0, 1]
+
+
+def test_slices_are_looked_at_by_how_many_classes_were_drawn_on_them() -> None:
+    """One that alone has them all does not take half of the views, and strokes of one class count too."""
+    from trainer.batches import Case
+
+    config = dataclasses.replace(QUICK, objective="supervised", networks=("unet",), propagation=False)
+    stack = scribbled_stack(depth=5)
+    stack.target[:, :5] = 0
+    weights = Case.of(stack, None, config).weights(config)
+    assert weights[2] == weights.max() and weights[2] == pytest.approx(0.1 + 0.5 / 3)
+    assert np.allclose(np.delete(weights, 2), 0.1 + 0.25 / 3)
+
+
 def test_paper_views_are_whole_slices_in_shuffled_epochs() -> None:
     from trainer.batches import Batches, Case
 
@@ -366,6 +415,31 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(tmp_path: Path) -
     next(iter(Run([scribbled_disc()], QUICK, CLASSES, folder=tmp_path)))
     resumed = trained(Run([scribbled_disc()], QUICK, CLASSES, folder=tmp_path, resume=True))
     assert resumed.iteration == 6
+
+
+def test_a_start_is_not_forgotten_by_who_resumes_before_the_first_step(tmp_path: Path) -> None:
+    first = trained(Run([scribbled_disc()], QUICK, CLASSES))
+    next(iter(Run([scribbled_disc()], QUICK, CLASSES, folder=tmp_path, start=first.model)))
+    resumed = Run([scribbled_disc()], dataclasses.replace(QUICK, lead=0.5), CLASSES, folder=tmp_path, resume=True)
+    steps = iter(resumed)
+    next(steps)
+    weights = {name: value for name, value in first.model.state().items() if name != "shares"}
+    assert all(torch.equal(value, weights[name]) for name, value in resumed.model.state().items() if name in weights)
+    assert len(next(steps).losses) == 3  # all had learnt before
+
+
+def test_the_lead_grows_with_the_budget_of_who_resumes(tmp_path: Path) -> None:
+    config = dataclasses.replace(QUICK, iterations=None, minutes=10.0, lead=0.3)
+    run = Run([scribbled_disc()], config, CLASSES, folder=tmp_path)
+    next(steps := iter(run))
+    run._ready = 0.4  # four minutes were spent on the strokes
+    next(steps)
+    run.save_checkpoint()
+    for change, ready in (({"minutes": 40.0}, 0.1), ({"minutes": None, "iterations": 20}, 0.0)):
+        longer = dataclasses.replace(config, **change)
+        again = Run([scribbled_disc()], longer, CLASSES, folder=tmp_path, resume=True)
+        next(iter(again))
+        assert again._ready == pytest.approx(ready)
 
 
 def test_going_on_without_the_validation_keeps_what_is_learnt_now(tmp_path: Path) -> None:

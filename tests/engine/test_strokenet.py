@@ -75,6 +75,11 @@ def test_any_size_goes_in_and_a_gradient_reaches_every_parameter() -> None:
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
 
 
+@pytest.mark.parametrize("space", [(16, 16), (12, 14), (1, 2)])
+def test_an_image_may_be_a_single_pixel_to_the_coarsest_level(space: tuple[int, int]) -> None:
+    assert pretrained()(torch.rand(2, INPUTS, *space)).shape == (2, 1, *space)
+
+
 def test_the_grey_may_have_any_gain_and_offset() -> None:
     """Contrast-normalised images differ in their moments; what the network sees does not."""
     image, _, strokes = spots()

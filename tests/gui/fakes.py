@@ -54,6 +54,7 @@ class FakeRun:
         self.samples, self.config, self.classes = samples, config, classes
         self.model, self.teachers, self.parts, self.iteration = FakeModel(), {}, {}, 0
         self.stopped = self.paused = False
+        self.shortfall = ""
 
     def stop(self) -> None:
         self.stopped = True

@@ -9,7 +9,7 @@ from pytestqt.qtbot import QtBot
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 from test_recorder import close, reopened
-from test_widget import SCALE, TINY, Endless, docked, draw, messages
+from test_widget import SCALE, TINY, Endless, docked, draw, is_past, messages
 
 from napari_scribblemamba import _layers, _notes
 from napari_scribblemamba._box import Box, box_around
@@ -67,7 +67,7 @@ def test_the_view_becomes_the_box_and_only_that_is_learnt(
 
     widget.settings.setValue(TINY)
     widget.button.click()
-    qtbot.waitUntil(lambda: len(widget.progress.value()) > TINY.iterations, timeout=30_000)
+    qtbot.waitUntil(lambda: is_past(TINY.iterations, widget), timeout=30_000)
     [sample] = Endless.made[0].samples
     assert sample.image.shape == (1, 3, 60, 80) and sample.target.shape == (3, 60, 80)
     assert (sample.target[1, 10, 10:70] == 0).all() and (sample.target[1] != IGNORE).sum() == 120
@@ -110,6 +110,22 @@ def test_strokes_outside_are_told_and_a_box_that_is_deleted_is_none(
     widget.box_layer.setValue(BOX)
     widget.box._on.click()
     assert "box · stack" not in viewer.layers and widget.box_layer.value() is None
+    close(viewer, widget)
+
+
+def test_an_image_that_comes_back_has_the_box_that_it_had(make_napari_viewer: Callable[..., Viewer]) -> None:
+    viewer = make_napari_viewer()
+    one, two = (viewer.add_image(np.zeros((160, 200), np.float32), name=name) for name in ("one", "two"))
+    widget = docked(viewer)
+    for image in (one, two, one):
+        widget.hand.take(image, None)
+        if image != two:
+            widget.box_layer.setValue(BOX)
+    assert [layer.name for layer in viewer.layers if "box" in layer.name] == ["box · one"]
+    viewer.layers["box · one"].data = [np.array([[20, 60], [20, 140], [100, 140], [100, 60]]) - 0.5]
+    assert widget.box.value() == Box(20, 60, 100, 140)  # it is followed again
+    widget.box_layer.setValue(None)
+    assert "box · one" not in viewer.layers
     close(viewer, widget)
 
 

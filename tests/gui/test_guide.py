@@ -1,10 +1,10 @@
 """Scribble here next, in the session and in the window: doubt makes places, N goes there, strokes answer them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
-from fakes import CLASSES, CONFIG, FakeModel, FakeRun, disc_sample, on_the_spot
+from fakes import CLASSES, CONFIG, FakeModel, FakeProgress, FakeRun, disc_sample, on_the_spot
 from napari import Viewer
 from pytestqt.qtbot import QtBot
 from qtpy.QtCore import Qt
@@ -16,7 +16,6 @@ from napari_scribblemamba._session import Session
 from trainer import IGNORE
 
 SPOT = (slice(22, 30), slice(4, 12))  # where the networks disagree, in slice 2
-NOTHING = np.zeros((32, 32), np.uint8)  # on the screen
 
 
 def opinions(z: int) -> dict[str, np.ndarray]:
@@ -32,7 +31,7 @@ def opinions(z: int) -> dict[str, np.ndarray]:
 def test_the_place_of_doubt_goes_once_it_is_drawn_on() -> None:
     guide, sample = Guide(), disc_sample(depth=4)
     for z in range(4):
-        guide.see(sample, z, opinions(z), NOTHING)
+        guide.see(sample, z, opinions(z), opinions(z)["ensemble"])
     [place] = guide.guidance([sample]).places
     assert place.image == "disc" and place.slice == 2
     assert 22 <= place.row < 30 and 4 <= place.column < 12
@@ -40,21 +39,18 @@ def test_the_place_of_doubt_goes_once_it_is_drawn_on() -> None:
     assert guide.guidance([sample]).places == ()
 
 
-def test_places_are_of_the_classes_on_the_screen() -> None:
-    """Propagated strokes may see an object where the networks do not yet."""
+def test_places_are_of_the_doubt_and_the_classes_on_the_screen() -> None:
+    """What the networks still divide on, propagated strokes may have settled, and the reverse."""
     guide, sample = Guide(), disc_sample(depth=4)
-    shown = np.zeros((32, 32), np.uint8)
-    shown[SPOT] = 1
+    settled = np.zeros((2, 32, 32), np.float32)
+    settled[0] = 1
+    guide.see(sample, 2, opinions(2), settled)
+    assert guide.guidance([sample]).places == ()
+    shown = settled.copy()
+    shown[:, 4:12, 22:30] = np.array([0.4, 0.6])[:, None, None]
     guide.see(sample, 2, opinions(2), shown)
     [place] = guide.guidance([sample]).places
-    assert shown[place.row, place.column] == 1 and place.classes == 2
-
-
-def test_one_network_that_leads_says_where_it_knows_least() -> None:
-    guide, sample = Guide(), disc_sample(depth=4)
-    P = opinions(2)["ensemble"]
-    guide.see(sample, 2, {"unet": P, "ensemble": P}, NOTHING)
-    assert [place.slice for place in guide.guidance([sample]).places] == [2]
+    assert 4 <= place.row < 12 and 22 <= place.column < 30 and place.classes == 2
 
 
 def test_held_out_strokes_judge() -> None:
@@ -66,7 +62,7 @@ def test_held_out_strokes_judge() -> None:
     for z in range(6):
         right = np.stack([whole.target[z] != 1, whole.target[z] == 1]).astype(np.float32)
         wrong = right[::-1]
-        guide.see(sample, z, {"unet": wrong, "swinunet": right, "ensemble": right}, NOTHING)
+        guide.see(sample, z, {"unet": wrong, "swinunet": right, "ensemble": right}, right)
     verdict = guide.guidance([sample]).verdict
     assert verdict.mean["swinunet"].f1 == 1 and verdict.mean["unet"].f1 == 0 and verdict.best == "swinunet"
     assert Guide().guidance([sample]).verdict is None
@@ -75,7 +71,7 @@ def test_held_out_strokes_judge() -> None:
 def test_strokes_that_judge_another_part_of_a_stack_wait() -> None:
     sample = disc_sample(depth=4)
     guide = Guide({"disc": np.zeros((6, 32, 32), np.uint8)})  # more slices were drawn on while the networks looked
-    guide.see(sample, 2, opinions(2), NOTHING)
+    guide.see(sample, 2, opinions(2), opinions(2)["ensemble"])
     [place] = guide.guidance([sample]).places
     assert place.slice == 2 and guide.guidance([sample]).verdict is None
 
@@ -90,6 +86,11 @@ def test_the_session_tells_while_it_trains_and_after() -> None:
         def __init__(self, *args: object) -> None:
             super().__init__(*args)
             self.model = Divided()
+
+        def __iter__(self) -> Iterator[FakeProgress]:
+            for progress in super().__iter__():
+                self.teachers.clear()  # so that the networks alone are shown
+                yield progress
 
     session, said = Session(on_the_spot, Run), []
     session.guided.connect(said.append)
@@ -187,6 +188,24 @@ def test_n_goes_to_the_next_place_and_the_coach_speaks(make_napari_viewer: Calla
     viewer.reset_view()
     draw(viewer, (30, 10), (30, 30))
     qtbot.waitUntil(lambda: widget.guide._list.count() == 1, timeout=5000)  # that place is answered
+    qtbot.waitUntil(lambda: not widget.advisor.thinking, timeout=20_000)
+
+
+def test_places_of_an_image_that_was_renamed_are_gone_to_and_answered(
+    make_napari_viewer: Callable[..., Viewer], qtbot: QtBot
+) -> None:
+    from trainer.disagreement import Place
+
+    viewer = make_napari_viewer(show=True)
+    widget = stack_in_a_window(viewer)
+    image, strokes = widget.layers.value()
+    widget._watch([image], ("background", "LV", "RV"))
+    widget.guide.setPlaces([Place("stack", 4, 30, 20, 9.0), Place("stack", 1, 5, 6, 3.0)])
+    image.name = "heart"
+    widget.guide.next()
+    assert round(viewer.dims.point[0] / 10) == 4
+    strokes.data_setitem((np.full(20, 4), np.full(20, 30), np.arange(10, 30)), 1)
+    qtbot.waitUntil(lambda: widget.guide._list.count() == 1, timeout=20_000)
     qtbot.waitUntil(lambda: not widget.advisor.thinking, timeout=20_000)
 
 

@@ -11,7 +11,7 @@ from pytestqt.qtbot import QtBot
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 from test_recorder import close, kept, reopened
-from test_widget import SCALE, TINY, Endless, disc_image, docked, draw, messages, press
+from test_widget import SCALE, TINY, Endless, disc_image, docked, draw, is_past, messages, press
 
 from napari_scribblemamba import _images_panel
 from napari_scribblemamba._box import Box
@@ -146,7 +146,7 @@ def test_all_images_with_strokes_are_learnt_from_and_predicted(
     widget.project.openRequested.emit(tmp_path / "both")
     widget.settings.setValue(TINY)
     widget.button.click()
-    qtbot.waitUntil(lambda: len(widget.progress.value()) > TINY.iterations, timeout=30_000)
+    qtbot.waitUntil(lambda: is_past(TINY.iterations, widget), timeout=30_000)
     [run] = Endless.made
     assert [sample.name for sample in run.samples] == ["one", "two"]  # two was not loaded
     assert all((sample.target[24, 20:28] == 1).all() for sample in run.samples)
@@ -170,6 +170,26 @@ def test_all_images_with_strokes_are_learnt_from_and_predicted(
     widget.models.exportRequested.emit(tmp_path / "data")
     qtbot.waitUntil(lambda: widget.session.state == "idle", timeout=30_000)
     assert [sample.name for sample in load_dataset(tmp_path / "data").samples] == ["one", "two"]
+    close(viewer, widget)
+
+
+def test_strokes_drawn_just_before_another_image_is_shown_are_learnt_from(
+    make_napari_viewer: Callable[..., Viewer], qtbot: QtBot, tmp_path: Path
+) -> None:
+    Endless.made = []
+    viewer = make_napari_viewer(show=True)
+    widget = two_drawn(viewer, tmp_path / "both", Endless)
+    widget.settings.setValue(TINY)
+    widget.button.click()
+    qtbot.waitUntil(lambda: widget.session.state == "training" and bool(Endless.made), timeout=30_000)
+    [run] = Endless.made
+    assert [sample.name for sample in run.samples] == ["two", "one"]
+    viewer.layers["strokes · two"].data_setitem((np.full(20, 40), np.arange(20)), 1)
+    widget.gallery.show("0000")
+    qtbot.waitUntil(lambda: (run.samples[0].target[40, :20] == 0).all(), timeout=10_000)
+    assert (run.samples[1].target[40] == IGNORE).all()
+    widget.button.click()
+    qtbot.waitUntil(lambda: widget.session.state == "idle", timeout=30_000)
     close(viewer, widget)
 
 

@@ -1,5 +1,6 @@
 """Each panel edits one value: what is set can be read, and a change is told."""
 
+import weakref
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from napari_scribblemamba._layers import View
 from napari_scribblemamba._layers_panel import LayersPanel
 from napari_scribblemamba._models_panel import ModelsPanel
 from napari_scribblemamba._notes import Brush, default_brushes
-from napari_scribblemamba._progress_panel import ProgressPanel
+from napari_scribblemamba._progress_panel import POINTS, Curve, ProgressPanel
 from napari_scribblemamba._settings_panel import SettingsPanel, preset_of
 from napari_scribblemamba._slices_panel import SlicesPanel
 from napari_scribblemamba._training_panel import TrainingPanel
@@ -271,16 +272,42 @@ def test_progress(qtbot: QtBot) -> None:
     panel = ProgressPanel()
     qtbot.addWidget(panel)
     history = [FakeProgress(0), FakeProgress(1, {"unet": 1.0}), FakeProgress(2, {"unet": 0.5}, 65.0, 0.5, 2.0, 60.0)]
-    panel.setValue(history[:1])
+    assert panel.value() is None
+    panel.setValue(history[0])
     for progress in history[1:]:
         panel.show_progress(progress)
-    assert panel.value() == history
-    panel.setValue(history)
-    assert panel.value() == history
-    assert panel._numbers.text() == "iteration 2 · 2.0 it/s · 1:05 gone"
+    assert panel.value() == history[-1]
+    panel.setValue(history[0])
+    assert panel.value() == history[0] and not panel._curves
+    for progress in history[1:]:
+        panel.show_progress(progress)
+    qtbot.waitUntil(lambda: panel._numbers.text() == "iteration 2 · 2.0 it/s · 1:05 gone")
     panel.set_state("training")
     qtbot.waitUntil(lambda: panel._numbers.text() == "iteration 2 · 2.0 it/s · 1:05 gone · 1:00 left")
-    assert panel._curves["unet"].getData()[0].tolist() == [1, 2]
+    assert panel._lines["unet"].getData()[0].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("steps", [1, POINTS, POINTS + 1, POINTS + 2, 100_000])
+def test_a_curve_spans_all_of_a_long_training_with_few_points(steps: int) -> None:
+    curve = Curve()
+    for i in range(1, steps + 1):
+        curve.append(i, 1 / i)
+    iterations = np.array([iteration for iteration, _ in curve.points])
+    assert min(steps, POINTS // 2) <= len(iterations) <= POINTS
+    assert (iterations[0], iterations[-1]) == (1, steps)
+    apart = np.diff(iterations[:-1])
+    assert (apart == apart[:1]).all()  # evenly, but for the last
+    assert steps < POINTS or 0 < curve.points[-1][1] < 2 / steps  # every step is in the average
+
+
+def test_only_the_last_progress_is_kept(qtbot: QtBot) -> None:
+    panel = ProgressPanel()
+    qtbot.addWidget(panel)
+    gone = weakref.ref(first := FakeProgress(1, {"unet": 1.0}))
+    panel.show_progress(first)
+    del first
+    panel.show_progress(FakeProgress(2, {"unet": 0.5}))
+    assert gone() is None and panel.value().iteration == 2
 
 
 def test_models_allow_what_can_be_done_now(qtbot: QtBot, monkeypatch: pytest.MonkeyPatch) -> None:

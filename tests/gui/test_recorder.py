@@ -123,6 +123,24 @@ def test_forget_deletes_what_was_recovered(make_napari_viewer: Callable[..., Vie
     assert widget.project.recovered() is None and not any(recovered.iterdir())
 
 
+def test_recovered_strokes_are_offered_one_after_the_other_and_damaged_ones_hide_none(
+    make_napari_viewer: Callable[..., Viewer], recovered: Path
+) -> None:
+    folders = []
+    for name in ("older", "newer", "damaged"):
+        np.save(pixels := recovered.parent / f"{name}.npy", np.zeros((8, 8), np.float32))
+        folders.append(private_project(pixels, days=0))
+    (folders[2] / "project.json").write_text("{")
+    viewer = make_napari_viewer()
+    widget = docked(viewer)
+    for folder in (folders[1], folders[0]):
+        assert widget.project.recovered() == folder and not widget.project._offer.isHidden()
+        widget.project._take_up.click()
+        assert widget.recorder.project() == folder
+    assert widget.project.recovered() is None and widget.project._offer.isHidden()
+    close(viewer, widget)
+
+
 def private_project(pixels: Path, days: float, draws: bool = True) -> Path:
     """A private project of this image, last drawn in so many days ago."""
     project = Project.create(_recovery.new_folder(pixels.stem), [("background", "#000000")])

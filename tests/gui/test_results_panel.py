@@ -18,12 +18,14 @@ from test_widget import CTRL, SCALE, disc_image, docked, draw, messages, press
 from napari_scribblemamba import _layers, _notes
 from napari_scribblemamba._box import Box
 from napari_scribblemamba._command import fit_command
+from napari_scribblemamba._findings import _measured
 from napari_scribblemamba._overlays import _seen
 from napari_scribblemamba._predictor import Prediction
 from napari_scribblemamba._results_panel import ResultsPanel
 from napari_scribblemamba._widget import ScribbleMamba
 from trainer.config import PRESETS, Config
 from trainer.fit import parse
+from trainer.instances import CLASSES, to_boundary_classes
 
 pytestmark = pytest.mark.bindings
 
@@ -49,6 +51,22 @@ def predicted(viewer: Viewer, qtbot: QtBot) -> ScribbleMamba:
     viewer.window._qt_window.activateWindow()
     viewer.window._qt_viewer.canvas.native.setFocus()
     return widget
+
+
+def test_what_networks_said_while_they_learnt_is_not_measured(
+    make_napari_viewer: Callable[..., Viewer], qtbot: QtBot
+) -> None:
+    """Of a stack each slice would be of another moment; what is looked at whole is of one."""
+    viewer = make_napari_viewer(show=True)
+    widget = predicted(viewer, qtbot)
+    plane, whole = np.ones((48, 48), np.uint8), np.ones((3, 48, 48), np.uint8)
+    widget.overlays.set_state("training")
+    widget.overlays.show(Prediction("stack", 1, {"ensemble": plane}, "x"))
+    widget.overlays.set_state("idle")
+    button(widget.results, "Objects").click()
+    assert "older than the rest" in messages()[-1]
+    widget.overlays.show(Prediction("stack", None, {"ensemble": whole}, "x"))
+    assert widget.overlays.complete == {"stack"}
 
 
 def test_an_accepted_slice_is_drawn_where_nothing_was(make_napari_viewer: Callable[..., Viewer], qtbot: QtBot) -> None:
@@ -109,6 +127,15 @@ def test_objects_are_measured_and_saved(
     assert (row["class"], float(row["volume (mm³)"])) == ("disc", pytest.approx(voxels * 20))
 
 
+def test_objects_learnt_as_interior_and_boundary_are_counted_whole() -> None:
+    y, x = np.indices((40, 60))
+    discs = (np.hypot(y - 20, x - 18) <= 10) + 2 * (np.hypot(y - 20, x - 39) <= 10)  # they touch in columns 28 and 29
+    found, table = _measured(to_boundary_classes(discs), discs[None].astype(float), (1.0, 1.0), CLASSES, "pixel")
+    assert np.array_equal(found, discs)
+    assert table["area (pixel²)"].tolist() == [317, 317]
+    assert "class" not in table
+
+
 @pytest.mark.parametrize(
     "config",
     [
@@ -128,6 +155,8 @@ def test_every_kind_of_flag_is_read_back(tmp_path: Path) -> None:
     changed = {field: not value for field, value in vars(PRESETS["interactive"]).items() if isinstance(value, bool)}
     config = replace(PRESETS["interactive"], **changed, seed=7, patch=(64, 96))
     assert parse(shlex.split(fit_command(config, tmp_path, tmp_path / "run"))[3:]).config == config
+    begun = parse(shlex.split(fit_command(config, tmp_path, tmp_path / "run", tmp_path / "first"))[3:])
+    assert begun.config == config and begun.start == tmp_path / "first"
 
 
 def test_copy_as_command(make_napari_viewer: Callable[..., Viewer]) -> None:

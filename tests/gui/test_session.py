@@ -14,6 +14,7 @@ from trainer.config import Config
 from trainer.dataset import load_dataset
 from trainer.model import with_teacher
 from trainer.sample import IGNORE, Sample
+from trainer.stack import Stack
 
 
 class CheckedRun(FakeRun):
@@ -88,6 +89,44 @@ def test_while_training_it_looks_at_the_visible_slice_every_other_time() -> None
     assert sorted(looked[-5:]) == [0, 1, 2, 3, 4]  # at the end every slice once,
     assert looked[-5] == 3  # the visible one first
     assert predictions(said)[-1].fraction == 1
+
+
+def test_a_slice_that_cannot_be_read_does_not_end_the_training() -> None:
+    """It is told when it is first looked at, and of all others there is a prediction."""
+
+    class Reader(FakeModel):
+        def prepared(self, image: np.ndarray, name: str, spacing: object = None, like: object = None) -> np.ndarray:
+            return super().prepared(image, name, spacing)
+
+    class Run(FakeRun):
+        def __init__(self, *args: object) -> None:
+            super().__init__(*args)
+            self.model = Reader()
+
+    def read(number: int, rows: slice, columns: slice) -> np.ndarray:
+        if number == 0:
+            raise OSError("chunk 0 is not to be read")
+        return np.eye(32, dtype=np.float32)[None, rows, columns]
+
+    session, said = make_session(make_run=Run)
+    session.visible = ("disc", 0)
+    sample = replace(disc_sample(depth=12), image=Stack(read, (1, 12, 32, 32), 12))
+    session.train([sample], CLASSES, replace(CONFIG, iterations=60))
+    assert [str(event) for event in said if isinstance(event, OSError)] == ["chunk 0 is not to be read"] * 2
+    assert session.state == "idle" and [p.iteration for p in said if isinstance(p, FakeProgress)][-1] == 60
+    assert {p.index for p in predictions(said)[-11:]} == set(range(1, 12))
+
+
+def test_what_a_run_had_no_time_for_is_told_once() -> None:
+    class Run(FakeRun):
+        def __init__(self, *args: object) -> None:
+            super().__init__(*args)
+            self.shortfall = "half of the time was gone"
+
+    session, said = make_session(make_run=Run)
+    session.train([disc_sample()], CLASSES, CONFIG)
+    assert [str(event) for event in said if isinstance(event, ValueError)] == ["half of the time was gone"]
+    assert session.model is not None
 
 
 def test_stop_ends_the_run_and_keeps_what_was_learnt() -> None:
@@ -282,13 +321,22 @@ def test_networks_and_propagated_strokes_answer_together_and_what_was_drawn_stay
     assert np.array_equal(last.labels["unet"], sample.image[0] > 100)  # of a network, what it says alone
 
 
+def test_a_class_that_is_marked_as_absent_is_not_seen_on_its_slice() -> None:
+    """The window says what predict --dataset writes."""
+    sample = replace(disc_sample(depth=3), absent=((1, 1),))
+    sample.target[1] = IGNORE
+    for teachers in ({}, {"disc": np.stack([sample.image[0] < 100, sample.image[0] > 100]).astype(np.float32)}):
+        predict = SlicePredictor(FakeModel(), teachers, {"disc": None}, [sample])
+        assert [predict(sample, z).labels["ensemble"].any() for z in range(3)] == [True, False, True]
+        assert predict(sample, 1).labels["unet"].any()  # of a network, what it says alone
+
+
 def test_fresh_networks_do_not_spoil_what_the_strokes_say() -> None:
     """The less the two agree, the less the networks are heard."""
     teacher = np.zeros((2, 4, 4), np.float32)
     teacher[1, :2], teacher[0, 2:] = 0.7, 0.7
     teacher[0, :2], teacher[1, 2:] = 0.3, 0.3
-    nobody = np.full((4, 4), IGNORE, np.uint8)
-    assert np.array_equal(filled_in(teacher[::-1], teacher, nobody), teacher.argmax(0))
+    assert np.array_equal(filled_in(teacher[::-1], teacher).argmax(0), teacher.argmax(0))
 
 
 def test_networks_find_what_the_strokes_lost_on_their_way_through_a_stack() -> None:

@@ -11,6 +11,7 @@ import pytest
 from fakes import FakeModel, FakeProgress, FakeRun
 from napari import Viewer
 from napari._qt.widgets.qt_progress_bar import QtLabeledProgressBar
+from napari.layers import Labels
 from napari.utils._proxies import PublicOnlyProxy
 from napari.utils.notifications import notification_manager
 from npe2 import PluginManifest
@@ -130,7 +131,7 @@ def test_draw_train_see_save_load_export(
         expected = np.where(strokes == 1, 0, strokes)  # the background is transparent in predictions
         assert (layer.data == expected)[painted].mean() > 0.8
     assert "3 networks and propagated strokes" in widget.progress.shown()
-    assert [p.iteration for p in widget.progress.value()] == list(range(TINY.iterations + 1))
+    assert widget.progress.value().iteration == TINY.iterations
 
     def done() -> bool:
         return widget.session.state == "idle"
@@ -193,6 +194,12 @@ class Endless(FakeRun):
             yield FakeProgress(i, dict.fromkeys(self.model.names, 1 / i))
 
 
+def is_past(iterations: int, widget: ScribbleMamba) -> bool:
+    """Whether a training has gone so far."""
+    last = widget.progress.value()
+    return last is not None and last.iteration >= iterations
+
+
 def start_endless(viewer: Viewer, qtbot: QtBot) -> tuple[ScribbleMamba, Endless]:
     Endless.made = []
     viewer.add_image(disc_image(), scale=SCALE)
@@ -200,7 +207,7 @@ def start_endless(viewer: Viewer, qtbot: QtBot) -> tuple[ScribbleMamba, Endless]
     scribble(viewer, widget)
     widget.settings.setValue(TINY)
     widget.button.click()
-    qtbot.waitUntil(lambda: len(widget.progress.value()) > TINY.iterations, timeout=30_000)
+    qtbot.waitUntil(lambda: is_past(TINY.iterations, widget), timeout=30_000)
     return widget, Endless.made[0]
 
 
@@ -251,6 +258,28 @@ def test_strokes_that_cannot_be_used_wait_with_a_quiet_word(
     widget.classes.add()
     draw(viewer, (40, 10), (40, 30))
     qtbot.waitUntil(lambda: "classes are other ones" in widget.progress.note(), timeout=5000)
+    widget.button.click()
+    qtbot.waitUntil(lambda: widget.session.state == "idle", timeout=30_000)
+
+
+def test_strokes_on_another_image_of_the_same_name_are_not_learnt_from(
+    make_napari_viewer: Callable[..., Viewer], qtbot: QtBot
+) -> None:
+    viewer = make_napari_viewer(show=True)
+    widget, run = start_endless(viewer, qtbot)
+    image, strokes = widget.layers.value()
+    name, image.name = image.name, "renamed"
+    widget.hand.take(viewer.add_image(disc_image(), scale=SCALE, name=name), None)
+    widget.layers._new.click()
+    others = widget.layers.value()[1]
+    for row, label in ((24, 2), (40, 1)):
+        others.data_setitem((np.full(20, row), np.arange(20)), label)
+    qtbot.waitUntil(lambda: f"'{name}' is not in this training" in widget.progress.note(), timeout=10_000)
+    assert (run.samples[0].target[40] == IGNORE).all()
+    widget.hand.take(image, strokes)
+    strokes.data_setitem((np.full(20, 42), np.arange(20)), 1)
+    qtbot.waitUntil(lambda: (run.samples[0].target[42, :20] == 0).all(), timeout=10_000)
+    assert (run.samples[0].target[40] == IGNORE).all()
     widget.button.click()
     qtbot.waitUntil(lambda: widget.session.state == "idle", timeout=30_000)
 
@@ -508,6 +537,43 @@ def test_predictions_are_compared_with_one_click(make_napari_viewer: Callable[..
     assert np.array_equal(layer.data, ensemble.data == 2)
     assert layer.data.any() and widget.layers.value()[0] is image  # nor is it offered as an image
     assert widget.layers._image.count() == 1
+
+
+def predicted_stack(viewer: Viewer, qtbot: QtBot) -> tuple[ScribbleMamba, Labels]:
+    """A stack, and the ensemble's layer with what a model said of it."""
+    widget = stack_in_a_window(viewer)
+    widget.session._set_model(FakeModel())
+    widget.models._predict.click()
+    qtbot.waitUntil(lambda: widget.session.state == "idle", timeout=30_000)
+    ensemble = _layers.prediction_layers(viewer, viewer.layers["stack"])["ensemble"]
+    assert ensemble.data.any()
+    return widget, ensemble
+
+
+def test_a_training_that_is_refused_leaves_what_is_there(
+    make_napari_viewer: Callable[..., Viewer], qtbot: QtBot
+) -> None:
+    viewer = make_napari_viewer(show=True)
+    widget, ensemble = predicted_stack(viewer, qtbot)
+    before = ensemble.data.copy()
+    draw(viewer, (10, 8), (10, 40))
+    widget.button.click()  # one class has no stroke
+    assert widget.session.state == "idle" and np.array_equal(ensemble.data, before)
+
+
+def test_what_another_model_said_goes_before_the_next_one_speaks(
+    make_napari_viewer: Callable[..., Viewer], qtbot: QtBot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    viewer = make_napari_viewer(show=True)
+    widget, ensemble = predicted_stack(viewer, qtbot)
+    monkeypatch.setattr(widget.session, "predict", lambda *_: None)
+    widget.models._predict.click()
+    assert ensemble.data.any()
+    monkeypatch.setattr(widget.session, "_load_model", lambda folder: FakeModel())
+    widget.session.load(tmp_path)
+    qtbot.waitUntil(lambda: widget.session.state == "idle", timeout=30_000)
+    widget.models._predict.click()
+    assert not ensemble.data.any() and not widget.overlays.predicted and not widget.session.samples
 
 
 def test_a_training_is_cancelled_in_the_activity_dock(make_napari_viewer: Callable[..., Viewer], qtbot: QtBot) -> None:

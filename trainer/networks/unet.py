@@ -131,6 +131,8 @@ class TwoDecoderUNet(nn.Module):
     (B, in_channels, H, W) -> logits (B, classes, H, W) of the main decoder; while training, a list of both decoders'.
     """
 
+    decoders = 2
+
     def __init__(
         self,
         in_channels: int,
