@@ -118,6 +118,9 @@ class Config:
     join it."""
     shares: Annotated[tuple[float, ...], Suppress] = ()
     """Of each network in the ensemble, as the run found them; empty: alike."""
+    mix_by_loss: bool = False
+    """Let the mixed prediction hear a network the more, the smaller its loss, as the ensemble does. Published: by chance
+    alone, so that two networks that have just begun to learn outvote a third that has learnt."""
     deep_supervision: bool = False
     """Losses at coarser scales too, in the networks that have the layers for it."""
     pretrained: str = ""
@@ -301,7 +304,7 @@ SUPERVISED = Config(
 
 PresetName = Literal["interactive", "paper", "supervised", "umamba", "vmunet", "swin_umamba", "nnmamba"]
 PRESETS: dict[PresetName, Config] = {
-    "interactive": Config(minutes=5.0, lead=0.3),
+    "interactive": Config(minutes=5.0, lead=0.3, mix_by_loss=True),
     # Weak-Mamba-UNet, arXiv 2402.10887, as its released script trains it
     "paper": Config(
         size="official",

@@ -61,6 +61,11 @@ def simplex(n: int, rng: np.random.Generator) -> list[float]:
     return np.diff(np.concatenate([[0.0], cuts, [1.0]])).tolist()
 
 
+def normalised(weights: np.ndarray) -> list[float]:
+    """So that they are 1 together."""
+    return (weights / weights.sum()).tolist()
+
+
 def ramp(progress: float) -> float:
     """Sigmoid ramp-up of Laine and Aila, arXiv 1610.02242: e^(-5 (1 - t)^2)."""
     return float(np.exp(-5 * (1 - min(max(progress, 0.0), 1.0)) ** 2))
@@ -73,9 +78,12 @@ def cross_teaching(logits: Logits, batch: Batch, config: Config, mix: list[float
     """Loss of each network: strokes + propagated strokes (where there are any) + the mixed prediction of all.
 
     `mix` holds one weight per network, drawn once an iteration (`simplex`); `progress` is 0..1 of the run.
+    config.shares: of each network in the ensemble by now, which `mix_by_loss` multiplies these with.
     """
     if len(logits) == 1:  # it leads, and has nobody to learn from yet
         return pce(logits, batch, config, mix, progress)
+    if config.mix_by_loss and config.shares:
+        mix = normalised(np.multiply(mix, config.shares))
     mixed = Batch(batch.image, mixed_label(logits, mix))
     weight = config.teaching * (ramp(progress) if config.ramp_up else 1.0)
     return {

@@ -172,7 +172,7 @@ class Run:
             with autocast(self.config, batch.image.device):
                 views = {name: self.objective.mean_teacher(self.averages[name], batch, rng) for name in logits}
             teachers = {"teachers": views}
-        return self.objective.loss(logits, batch, self.config, mix, progress, **teachers)
+        return self.objective.loss(logits, batch, self.model.config, mix, progress, **teachers)
 
     def learners(self) -> list[str]:
         """The networks that learn now: all, or the first alone as long as it has the lead. Once all have learnt, here

@@ -26,6 +26,7 @@ SUMS = replace(
     optimiser="sgd",
     learning_rate=0.02,
     schedule="constant",
+    mix_by_loss=True,
     ramp_up=False,  # it would know how long the run is to be
 )
 LIVELY = replace(

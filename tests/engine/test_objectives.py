@@ -103,6 +103,20 @@ def test_partial_cross_entropy_is_the_published_one(name: str) -> None:
     assert_gradient(logits.grad, expected["grad"])
 
 
+def test_a_mix_by_loss_hears_only_who_has_a_share() -> None:
+    """Two networks that have just joined have none: what they say does not count; evenly shared is as published."""
+    logits, batch = {name: golden_logits(name) for name in "abc"}, Batch(torch.empty(0), golden_scribble())
+    mix, by_loss = [0.2, 0.3, 0.5], replace(CONFIG, mix_by_loss=True)
+
+    def losses(config: Config, mix: list[float]) -> list[float]:
+        return [loss.item() for loss in cross_teaching(logits, batch, config, mix, 0.0).values()]
+
+    assert losses(replace(by_loss, shares=(1.0, 0.0, 0.0)), mix) == losses(CONFIG, [1.0, 0.0, 0.0]) != losses(CONFIG, mix)
+    assert losses(replace(by_loss, shares=(0.25, 0.25, 0.25)), mix) == losses(CONFIG, mix) == losses(by_loss, mix)
+    published = replace(CONFIG, shares=(1.0, 0.0, 0.0))
+    assert losses(published, mix) == losses(CONFIG, mix)
+
+
 @pytest.mark.parametrize("case", ITEMS["weak_mamba_unet"]["cases"], ids=lambda case: str(case["draws"]))
 def test_cross_teaching_is_weak_mamba_unet(case: dict) -> None:
     logits = {name: golden_logits(name) for name in "abc"}
