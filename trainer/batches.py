@@ -142,16 +142,15 @@ class Case:
             answer_of(sample, config),
         )
 
-    def weights(self, config: Config) -> np.ndarray:
-        """(items,) how often one is looked at: half evenly, half by how many classes were drawn on it, or how sure
-        propagated strokes are there; where the objective learns from strokes only, those that were drawn on."""
+    @property
+    def known(self) -> np.ndarray:
+        """(items,) how much is known of each, 0..1: by how many of the classes were drawn on it, or how sure propagated
+        strokes are there."""
         drawn = np.array([len(classes_of(item)) for item in self.target.numpy()])
-        sure = np.zeros(len(drawn)) if self.confidence is None else self.confidence.flatten(1).float().amax(1).numpy()
-        if config.objective == "pce" and not sure.any():
-            return (drawn > 0) / max((drawn > 0).sum(), 1)
-        known = np.maximum(drawn / max(drawn.max(), 1), sure)
-        even = np.full(len(known), 1 / len(known))
-        return even if known.sum() == 0 else 0.5 * even + 0.5 * known / known.sum()
+        drawn = drawn / max(drawn.max(), 1)
+        if self.confidence is None:
+            return drawn
+        return np.maximum(drawn, self.confidence.flatten(1).float().amax(1).numpy())
 
 
 def at_spacing(sample: Sample, image: np.ndarray, teacher: Teacher | None, config: Config) -> tuple:
@@ -191,14 +190,31 @@ def known_points(target: np.ndarray) -> dict[int, np.ndarray]:
     return found
 
 
+def weights(cases: Sequence[Case], config: Config) -> np.ndarray:
+    """(items of all cases,) how often one is looked at: half evenly, half by how much is known of it, in both halves
+    one image as often as another. So those that nobody drew on take half of the views at most, and none where the
+    objective learns from strokes only."""
+    known = [case.known for case in cases]
+    anything = list(map(np.ones_like, known))
+    if not any(case.any() for case in known):
+        return shared_out(anything)
+    even = list(map(np.sign, known)) if config.objective == "pce" else anything
+    return 0.5 * shared_out(even) + 0.5 * shared_out(known)
+
+
+def shared_out(each: Sequence[np.ndarray]) -> np.ndarray:
+    """The cases one after the other, each with the same share of 1, but for those that have nothing."""
+    shares = [case / case.sum() if case.any() else case for case in each]
+    return np.concatenate(shares) / np.concatenate(shares).sum()
+
+
 class Batches:
     """`batches[i]` is the batch of iteration i: same cases, config and i give the same batch."""
 
     def __init__(self, cases: Sequence[Case], config: Config) -> None:
         self.cases, self.config = cases, config
         self.items = [(c, z) for c, case in enumerate(cases) for z in range(len(case.target))]
-        weights = np.concatenate([case.weights(config) for case in cases])
-        self.weights = weights / weights.sum()
+        self.weights = weights(cases, config)
         self.shade = new_shade(config.augmentation, len(config.patch))
 
     def __getitem__(self, iteration: int) -> Batch:

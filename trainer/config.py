@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -119,8 +120,8 @@ class Config:
     shares: Annotated[tuple[float, ...], Suppress] = ()
     """Of each network in the ensemble, as the run found them; empty: alike."""
     mix_by_loss: bool = False
-    """Let the mixed prediction hear a network the more, the smaller its loss, as the ensemble does. Published: by chance
-    alone, so that two networks that have just begun to learn outvote a third that has learnt."""
+    """Let the mixed prediction hear a network the more, the smaller its loss, as the ensemble does. Published: by
+    chance alone, so that two networks that have just begun to learn outvote a third that has learnt."""
     deep_supervision: bool = False
     """Losses at coarser scales too, in the networks that have the layers for it."""
     pretrained: str = ""
@@ -214,6 +215,8 @@ class Config:
             self.spacing is not None
             and len(self.spacing) != len(self.patch)
             and f"spacing must have as many axes as the patch {self.patch}, got {self.spacing}",
+            not all(0 < side < math.inf for side in self.spacing or ())
+            and f"spacing must be more than 0 mm along each axis, got {self.spacing}",
             self.iterations is not None
             and self.iterations < 1
             and f"iterations must be 1 or more, got {self.iterations}",

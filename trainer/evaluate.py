@@ -50,6 +50,7 @@ from trainer.metrics import (
     scores,
     summarise,
 )
+from trainer.sample import IGNORE
 from trainer.tables import LABELS, LANDMARKS, read_label_table, read_landmark_table, read_probabilities
 
 IOU = 0.5  # from which on a predicted and a real object are a pair
@@ -169,10 +170,18 @@ def _label_files(folder: Path) -> dict[str, Path]:
 
 
 def _table(predictions: Path, references: Path, files: list[Path]) -> tuple[tuple[str, ...], int | None]:
-    """Class names and the id of `ignore`, from the nearest dataset.json; else "background", "class 1", ... as found."""
+    """Class names and the id of `ignore`, from the nearest dataset.json; else "background", "class 1", ... as found.
+    ValueError where these are no numbers of classes, as in a mask of 0 and 255."""
     if header := _nearest_header(references, predictions):
         return header.classes, header.ignore
-    highest = max(int(read_labels(file)[0].max(initial=0)) for file in files)
+    highest = 0
+    for file in files:
+        highest = max(highest, int(read_labels(file)[0].max(initial=0)))
+        if highest >= IGNORE:
+            raise ValueError(
+                f"{file} has the label value {highest}, but without a dataset.json classes are numbered 0, 1, 2, ...; "
+                "write 1 in place of 255, or for numbered objects use --instances"
+            )
     return ("background", *(f"class {i}" for i in range(1, highest + 1))), None
 
 

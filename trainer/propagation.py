@@ -203,7 +203,8 @@ class Places:
         self, P: np.ndarray, weight: np.ndarray, stopped: Callable[[], bool], runs: Sequence[range]
     ) -> tuple[np.ndarray, np.ndarray]:
         """P and confidence of the other slices, too: from every annotated one outward to the next, once these have
-        heard each other."""
+        heard each other. Outside of the box they have what the nearest annotated one has there, less and less surely.
+        """
         annotated, inside = sources(self.target), P[:, :, *self.box]
         for z, Q in self.heard(inside, annotated, stopped, runs).items():
             inside[:, z] = with_strokes(Q, self.target[z])
@@ -212,10 +213,11 @@ class Places:
         trust = np.zeros(len(total[0]), np.float32)
         for start in annotated:
             self.walk_outward(inside[:, start], total, trust, start, annotated, stopped, runs)
+        outside, fading = lent(P, annotated, runs), faded(self.box, self.space)
         for z in np.flatnonzero(trust):
-            here = total[:, z] / total[:, z].sum(0).clip(1e-6)
-            P[:, z] = grown(here, self.box, self.space)
-            weight[z] = grown(confidence(here) * trust[z], self.box, self.space, fade=True)
+            P[:, z] = outside[:, z]
+            P[:, z, *self.box] = total[:, z] / total[:, z].sum(0).clip(1e-6)
+            weight[z] = confidence(P[:, z]) * trust[z] * fading
         return P, weight
 
     def walk_outward(
@@ -425,11 +427,19 @@ def confidence(P: np.ndarray) -> np.ndarray:
     return ((P.max(0) - even) / (1 - even)).clip(0, 1)
 
 
-def grown(values: np.ndarray, box: tuple[slice, slice], shape: tuple[int, int], fade: bool = False) -> np.ndarray:
-    """(..., h, w) of the box -> (..., H, W): the nearest value of the box, fading with distance where asked."""
-    rows, columns = (np.arange(n).clip(part.start, min(part.stop, n) - 1) for part, n in zip(box, shape, strict=True))
-    full = values[..., rows - box[0].start, :][..., columns - box[1].start]
-    if fade:
-        away = np.hypot(*np.meshgrid(rows - np.arange(shape[0]), columns - np.arange(shape[1]), indexing="ij"))
-        full = full * np.exp(-away / (4 * MARGIN))
-    return full
+def grown(values: np.ndarray, box: tuple[slice, slice], shape: tuple[int, int]) -> np.ndarray:
+    """(..., h, w) of the box -> (..., H, W): the nearest value of the box."""
+    rows, columns = nearest(box, shape)
+    return values[..., rows - box[0].start, :][..., columns - box[1].start]
+
+
+def faded(box: tuple[slice, slice], shape: tuple[int, int]) -> np.ndarray:
+    """(H, W): 1 in the box, less with distance from it."""
+    rows, columns = nearest(box, shape)
+    away = np.hypot(*np.meshgrid(rows - np.arange(shape[0]), columns - np.arange(shape[1]), indexing="ij"))
+    return np.exp(-away / (4 * MARGIN))
+
+
+def nearest(box: tuple[slice, slice], shape: tuple[int, int]) -> list[np.ndarray]:
+    """Of each row and of each column, the nearest one of the box."""
+    return [np.arange(n).clip(part.start, min(part.stop, n) - 1) for part, n in zip(box, shape, strict=True)]

@@ -630,7 +630,14 @@ def finite(losses: dict[str, float], iteration: int) -> dict[str, float]:
 
 
 def read_history(file: Path, until: int) -> list[list[float]]:
-    """Rows up to an iteration: what was written after the checkpoint is trained again."""
-    with file.open(newline="") as lines:
-        rows = [[float(value) for value in row] for row in list(csv.reader(lines))[1:]]
-    return [[int(row[0]), *row[1:]] for row in rows if row[0] <= until]
+    """Rows up to an iteration: what was written after the checkpoint is trained again. ValueError where the file is not
+    as it was written, since what each network has learnt of late is in it."""
+    try:
+        with file.open(newline="") as lines:
+            names, *rows = csv.reader(lines)
+        numbers = [[float(value) for value in row] for row in rows]
+        if any(len(row) != len(names) for row in numbers):
+            raise ValueError("a row is cut off")
+    except (OSError, ValueError) as e:
+        raise ValueError(f"{file} is needed to go on, and is not as the run wrote it: {e}; bring it back") from e
+    return [[int(row[0]), *row[1:]] for row in numbers if row[0] <= until]

@@ -144,9 +144,11 @@ def check_names(names: Sequence[str], task: str) -> None:
 
 
 def check_image(image: np.ndarray, name: str) -> None:
-    """Raises ValueError for an image (C, *space) that is empty, constant, or holds NaN or infinity."""
+    """Raises ValueError for an image (C, *space) that is empty, a line, constant, or holds NaN or infinity."""
     if image.size == 0:
         raise ValueError(f"{name} is empty, its shape is {image.shape}; remove it or export it again")
+    if min(image.shape[-2:]) < 2:
+        raise ValueError(f"{name} is a line of pixels, its shape is {image.shape}; it takes two rows and two columns")
     bad = image.size - np.count_nonzero(np.isfinite(image))
     if bad:
         raise ValueError(f"{name} has NaN or infinity in {bad} of {image.size} values; replace them by numbers")

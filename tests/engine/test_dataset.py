@@ -457,6 +457,8 @@ def test_nan_and_constant_images_are_refused(tmp_path: Path) -> None:
     check_image(np.stack([image[:2], np.zeros_like(image[:2])]), "one channel is empty, the other not")
     with pytest.raises(ValueError, match="x is empty"):
         check_image(np.zeros((1, 0, 4)), "x")
+    with pytest.raises(ValueError, match="x is a line of pixels"):
+        check_image(np.arange(300.0)[None, None], "x")
 
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".png", ".tif"])

@@ -76,6 +76,12 @@ def test_without_a_table_the_classes_are_numbered(tmp_path: Path) -> None:
     assert result["left_out"] == {"background": 0, "class 1": 1, "class 2": 1}
 
 
+def test_a_mask_of_0_and_255_has_no_254_classes(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    predictions, references = folders(tmp_path)
+    png(references / "a.png", [[0, 0, 0, 0], [255, 255, 255, 255]])
+    assert "a.png has the label value 255" in (said := refused(capsys, predictions, references)) and "write 1" in said
+
+
 def test_the_spacing_of_the_files_counts(tmp_path: Path) -> None:
     ids = np.zeros((4, 5, 6), np.uint8)
     ids[1, 2, 3] = 1

@@ -59,6 +59,15 @@ def test_onnx_and_torch_agree(name: str, axes: int, tmp_path: Path):
             torch.testing.assert_close(exported(image), network(image), atol=1e-4, rtol=0)
 
 
+def test_shifted_windows_take_any_number_of_images(tmp_path: Path):
+    """Where there are several windows in a slice, as in every run that is not a toy."""
+    network = tiny("swinunet")
+    export.write_onnx(network, (1, 64, 64), tmp_path / "windows.onnx")
+    exported, image = tiled.OnnxNetwork(tmp_path / "windows.onnx", threads=1), torch.rand(5, 1, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(exported(image), network(image), atol=1e-4, rtol=0)
+
+
 def test_a_long_scan_is_one_loop(tmp_path: Path):
     """As many nodes for 3136 positions as for 49, and the state that a Mamba layer carries on is the same."""
     import onnx

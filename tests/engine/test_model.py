@@ -198,6 +198,8 @@ def test_the_paper_preset_is_the_published_recipe() -> None:
         ({"minutes": None, "iterations": None}, "either iterations or minutes"),
         ({"networks": ("unet",)}, "two networks or more"),
         ({"batch": 0}, "batch must be 1"),
+        ({"spacing": (0.0, 1.0)}, "spacing must be more than 0"),
+        ({"spacing": (-1.0, 1.0)}, "spacing must be more than 0"),
         ({"patch": (8, 64)}, "16 pixels"),
         ({"minutes": None, "iterations": 0}, "iterations must be 1"),
         ({"minutes": 0.0}, "minutes must be more than 0"),

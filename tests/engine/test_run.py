@@ -154,6 +154,18 @@ def test_an_interrupted_run_that_resumes_equals_an_undisturbed_one(tmp_path: Pat
     assert [r.split(",")[0] for r in rows[0]] == [r.split(",")[0] for r in rows[1]]
 
 
+@pytest.mark.parametrize(
+    "history", [None, "iteration,seconds,unet,swinunet,mambaunet\n1,0.1,1.", "iteration;seconds\n1;2"]
+)
+def test_a_history_that_is_gone_or_damaged_is_named(history: str | None, tmp_path: Path) -> None:
+    trained(Run([scribbled_disc()], QUICK, CLASSES, folder=tmp_path))
+    (tmp_path / "history.csv").unlink()
+    if history:
+        (tmp_path / "history.csv").write_text(history)
+    with pytest.raises(ValueError, match="is needed to go on"):
+        next(iter(Run([scribbled_disc()], QUICK, CLASSES, folder=tmp_path, resume=True)))
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is a signal of POSIX")
 def test_kill_9_and_resume_gives_the_same_weights(tmp_path: Path) -> None:
     save_dataset(tmp_path / "data", [scribbled_disc()], CLASSES)
@@ -325,12 +337,27 @@ def test_a_loss_that_is_not_finite_says_so() -> None:
 
 def test_partial_cross_entropy_looks_where_somebody_drew() -> None:
     """Nothing is to be learnt elsewhere; where networks teach each other there is."""
-    from trainer.batches import Case
+    from trainer.batches import Case, weights
 
     alone = dataclasses.replace(QUICK, networks=("unet",), objective="pce", propagation=False)
     case = Case.of(scribbled_stack(depth=3), None, alone)
-    assert case.weights(alone).tolist() == [0, 1, 0]
-    assert (case.weights(dataclasses.replace(QUICK, propagation=False)) > 0).all()
+    assert weights([case], alone).tolist() == [0, 1, 0]
+    assert (weights([case], dataclasses.replace(QUICK, propagation=False)) > 0).all()
+
+
+def test_images_that_nobody_drew_on_take_half_of_the_views_at_most() -> None:
+    """However many there are; those with strokes share the rest alike, whatever is drawn on each."""
+    from trainer.batches import Case, weights
+
+    config = dataclasses.replace(QUICK, propagation=False)
+    drawn, fewer = scribbled_disc(), scribbled_disc("fewer")
+    fewer.target[fewer.target == 1] = IGNORE
+    bare = dataclasses.replace(drawn, target=np.full_like(drawn.target, IGNORE))
+    cases = [Case.of(each, None, config) for each in (bare, drawn, fewer, *[bare] * 7)]
+    found = weights(cases, config)
+    assert found.sum() == pytest.approx(1) and found[1] == found[2] == pytest.approx(0.5 / 10 + 0.5 / 2)
+    assert np.allclose(np.delete(found, [1, 2]), 0.5 / 10)
+    assert np.allclose(weights(cases[:1], config), 1)
 
 
 def test_partial_cross_entropy_leaves_out_images_that_nobody_drew_on() -> None:
@@ -344,14 +371,14 @@ def test_partial_cross_entropy_leaves_out_images_that_nobody_drew_on() -> None:
 
 def test_slices_are_looked_at_by_how_many_classes_were_drawn_on_them() -> None:
     """One that alone has them all does not take half of the views, and strokes of one class count too."""
-    from trainer.batches import Case
+    from trainer.batches import Case, weights
 
     config = dataclasses.replace(QUICK, objective="supervised", networks=("unet",), propagation=False)
     stack = scribbled_stack(depth=5)
     stack.target[:, :5] = 0
-    weights = Case.of(stack, None, config).weights(config)
-    assert weights[2] == weights.max() and weights[2] == pytest.approx(0.1 + 0.5 / 3)
-    assert np.allclose(np.delete(weights, 2), 0.1 + 0.25 / 3)
+    found = weights([Case.of(stack, None, config)], config)
+    assert found[2] == found.max() and found[2] == pytest.approx(0.1 + 0.5 / 3)
+    assert np.allclose(np.delete(found, 2), 0.1 + 0.25 / 3)
 
 
 def test_paper_views_are_whole_slices_in_shuffled_epochs() -> None:

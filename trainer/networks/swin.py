@@ -58,7 +58,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
         return attention.softmax(dim=-1).to(v.dtype) @ v
     bias = bias.to(q.dtype)
     if len(bias) > 1:
-        bias = bias.expand(len(q), *bias.shape).flatten(0, 1)  # (B nW, heads, n, n)
+        bias = bias.expand(q.shape[0], *bias.shape).flatten(0, 1)  # (B nW, heads, n, n); len(q) fixes B where traced
     x = F.scaled_dot_product_attention(*(t.flatten(0, 1) for t in (q, k, v)), attn_mask=bias)
     return x.unflatten(0, q.shape[:2])
 
