@@ -203,8 +203,8 @@ class Places:
         self, P: np.ndarray, weight: np.ndarray, stopped: Callable[[], bool], runs: Sequence[range]
     ) -> tuple[np.ndarray, np.ndarray]:
         """P and confidence of the other slices, too: from every annotated one outward to the next, once these have
-        heard each other. Outside of the box they have what the nearest annotated one has there, less and less surely.
-        """
+        heard each other. Outside of the box it is half what the edge of the box says, less with distance, and else
+        what the nearest annotated one has there."""
         annotated, inside = sources(self.target), P[:, :, *self.box]
         for z, Q in self.heard(inside, annotated, stopped, runs).items():
             inside[:, z] = with_strokes(Q, self.target[z])
@@ -215,8 +215,9 @@ class Places:
             self.walk_outward(inside[:, start], total, trust, start, annotated, stopped, runs)
         outside, fading = lent(P, annotated, runs), faded(self.box, self.space)
         for z in np.flatnonzero(trust):
-            P[:, z] = outside[:, z]
-            P[:, z, *self.box] = total[:, z] / total[:, z].sum(0).clip(1e-6)
+            here = total[:, z] / total[:, z].sum(0).clip(1e-6)
+            P[:, z] = outside[:, z] + fading / 2 * (grown(here, self.box, self.space) - outside[:, z])
+            P[:, z, *self.box] = here
             weight[z] = confidence(P[:, z]) * trust[z] * fading
         return P, weight
 

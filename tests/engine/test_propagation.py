@@ -92,6 +92,20 @@ def test_a_slice_that_is_drawn_poorly_hears_the_one_that_is_drawn_well() -> None
     assert (P[1, 3][target[3] == 1] == 1).all() and weight[3].mean() > 0.2
 
 
+def test_an_object_that_the_box_of_all_strokes_cuts_ends_outside_of_it() -> None:
+    """Nobody drew below the ball: on other slices, too, it does not run on to the border of the image."""
+    truth = np.stack([disc((140, 64), (40, 32), 25)] * 3)
+    image = 100 * truth + np.random.default_rng(0).normal(20, 3, truth.shape)
+    target = np.full(truth.shape, IGNORE, np.uint8)
+    target[0, 2:45, [2, -3]] = target[0, 2, 2:-2] = 0
+    target[0, 38:42, 30:34] = 1
+    P, weight = np.full((2, *truth.shape), 0.5, np.float32), np.zeros(truth.shape, np.float32)
+    P[:, 0] = ~truth[0], truth[0]
+    P, weight = Places(image[None], target, 2).others(P, weight, lambda: False, [range(3)])
+    assert all(overlap(P[1, z] > P[0, z], truth[z]) > 0.9 for z in range(3))
+    assert (weight[1, 40:60].mean() > weight[1, 120:].mean()) and not (P[1] > P[0])[:, 80:].any()
+
+
 def test_a_slice_with_one_class_is_no_source_but_its_strokes_count() -> None:
     image, truth = stack(3)
     target = np.full(truth.shape, IGNORE, np.uint8)
