@@ -30,6 +30,7 @@ class Overlays:
         self.answered: set[str] = set()  # networks that have; the layers of others are empty
         self.complete: set[str] = set()  # images all of which is by the same networks
         self._images: dict[str, Image] = {}
+        self._before: tuple | None = None  # what was watched before, until the first of the predictions is here
         self._coming: list[tuple[str, Image]] = []  # networks and images whose layers are to be made
         self._training = False
         self._sure_of = 0  # class whose probability is shown where it was asked for
@@ -47,9 +48,22 @@ class Overlays:
 
     def watch(self, images: Sequence[Image], names: tuple[str, ...]) -> None:
         """From now on predictions are of these images, as far as their boxes go, and of these classes."""
+        self._before = self._before or (self._images, self.names, self.boxes)
         self._images, self.names = {image.name: image for image in images}, names
         self.boxes = {image.name: _notes.box_of(image) for image in images}
         self._sure_of = min(max(self._classes.current(), 0), len(names) - 1)
+
+    def give_back(self) -> bool:
+        """The work is over. Where no prediction came of it, those that are there are of what was watched before."""
+        before, self._before = self._before, None
+        if before is not None:
+            self._images, self.names, self.boxes = before
+        return before is not None
+
+    def _begin(self) -> None:
+        """The first is about to be shown."""
+        self._before = None
+        self.recolour()
 
     def image(self, name: str) -> Image | None:
         """Of that name, if it is still in the viewer."""
@@ -71,6 +85,7 @@ class Overlays:
     # their layers ---------------------------------------------------------------------------------------------------
 
     def clear(self) -> None:
+        self._begin()
         for image in self.images():
             _layers.clear_predictions(self._viewer, image)
         self.predicted.clear()
@@ -92,6 +107,8 @@ class Overlays:
         image, box = self.image(prediction.image), self.boxes.get(prediction.image)
         if image is None or not _fits(prediction, _layers.image_space(image), box):
             return False
+        if self._before is not None:
+            self._begin()
         self.predicted[prediction.image, prediction.index] = _seen(prediction, _layers.image_space(image), box)
         self.answered |= prediction.labels.keys()
         self._note_complete(prediction)

@@ -60,6 +60,7 @@ class ProgressPanel(QWidget):
         super().__init__()
         self._last: Progress | None = None
         self._state = "idle"
+        self._reached = 0.0  # of the work under way, 0..1
         self._curves: dict[str, Curve] = {}
         self._lines: dict[str, pg.PlotDataItem] = {}
         self._headline, self._numbers, self._shown = QLabel("Ready"), QLabel(), QLabel()
@@ -112,20 +113,31 @@ class ProgressPanel(QWidget):
         before, self._state = self._state, state
         self._headline.setText(HEADLINES[state])
         self.redraw()
+        if state not in ("idle", "paused"):
+            self._reached = 0.0
         if state in ("training", "loading", "saving", "labelling", "exporting"):
             self._bar.setRange(0, 0)
         elif before != state == "idle":
             self._headline.setText("Done")
-            self.set_fraction(1.0)
+            self._fill(1.0)
 
     def set_stopped(self) -> None:
         """The person has ended what was going on."""
         last = self._last
         self._headline.setText("Stopped; what was learnt is kept" if last and last.iteration else "Stopped")
-        self.set_fraction(last.fraction if last else 0.0)
+        self._fill(self._reached)
+
+    def set_failed(self, why: str) -> None:
+        """An error has ended what was going on."""
+        self._headline.setText(f"Failed: {why}")
+        self._fill(self._reached)
 
     def set_fraction(self, fraction: float) -> None:
         """How much is done, 0..1."""
+        self._reached = fraction
+        self._fill(fraction)
+
+    def _fill(self, fraction: float) -> None:
         self._bar.setRange(0, 1000)
         self._bar.setValue(round(1000 * fraction))
 

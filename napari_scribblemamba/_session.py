@@ -109,13 +109,14 @@ class Session:
     predicted = Signal(object)  # Prediction
     guided = Signal(object)  # Guidance
     model_changed = Signal(object)  # Model
-    settled = Signal(str)  # what the training runs on, for people
+    settled = Signal(object)  # Config of a training that has begun: what its run settled on
     measured = Signal(object, float)  # Config, seconds that a training with it takes here
     saved = Signal(object)  # Path
     loaded = Signal(object)  # Path of the run that the model at hand came from
     stepped = Signal(float)  # how much of a folder is labelled, or of a model exported
     labelled = Signal(object)  # Batch, whether it went to its end or was stopped
     failed = Signal(Exception)
+    broken = Signal(Exception)  # the same, where the work has ended by it
 
     def __init__(
         self,
@@ -485,7 +486,7 @@ class Session:
     def _on_event(self, event: Progress | Prediction | Guidance | Exception) -> None:
         if self._run is not None and not self._told:  # its first sign of life: device and kernel are known now
             self._told = True
-            self.settled.emit(describe_machine(self._run.config))
+            self.settled.emit(self._run.config)
         if isinstance(event, Guidance):
             self.guided.emit(event)
         elif isinstance(event, Exception):  # that the work goes on without
@@ -500,6 +501,7 @@ class Session:
         if learnt is not None:
             self._set_model(learnt)
         self._batch = None  # the folder as a whole cannot be used
+        self.broken.emit(error)
         self.failed.emit(error)
 
     def _tell_batch(self) -> None:

@@ -70,7 +70,7 @@ from napari_scribblemamba._project_panel import ProjectPanel
 from napari_scribblemamba._recorder import Recorder
 from napari_scribblemamba._replay_panel import ReplayPanel
 from napari_scribblemamba._results_panel import ResultsPanel
-from napari_scribblemamba._session import Session, rehearsal
+from napari_scribblemamba._session import Session, describe_machine, rehearsal
 from napari_scribblemamba._settings_panel import SettingsPanel
 from napari_scribblemamba._slices_panel import SlicesPanel
 from napari_scribblemamba._tour import HINTS, TourPanel
@@ -78,7 +78,7 @@ from napari_scribblemamba._training_panel import TrainingPanel
 from napari_scribblemamba._view_panel import ViewPanel
 from napari_scribblemamba._worker import EngineError, run_in_background
 from trainer.config import Config
-from trainer.sample import IGNORE, Sample, check_strokes
+from trainer.sample import IGNORE, Sample, check
 
 log = logging.getLogger(__name__)
 THREADS = max(1, (os.cpu_count() or 2) - 1)  # one core stays with the window
@@ -237,6 +237,7 @@ class ScribbleMamba(QWidget):
         session.loaded.connect(self._on_loaded)
         session.stepped.connect(self._on_stepped)
         session.labelled.connect(self._on_labelled)
+        session.broken.connect(lambda error: self.progress.set_failed(_explain(error)))
         session.failed.connect(self._on_failed)
         self._viewer.dims.events.point.connect(self._on_dims)
         # the window may delete this widget, or only take it out of its dock (see `event`); no reference to self here
@@ -274,22 +275,17 @@ class ScribbleMamba(QWidget):
             config = self.settings.value()
             config = replace(config, threads=config.threads or THREADS).checked()
             images, samples, note = self._drawn_samples()
-            check_strokes(samples, self.hand.names())  # before what is there gives way to what is to come
+            check(samples, self.hand.names())
         except (ValueError, OSError) as e:
             show_error(str(e))
             return
         self._watch(images, self.hand.names())
-        self.overlays.clear()
-        self.advisor.forget()
-        self.progress.setValue(None)
-        self.progress.set_shown("")
-        self._run = self._folders = None
+        self._folders = None
         self.progress.set_note(note)
         samples, held = held_out(samples) if self.guide.judges() else (samples, None)
         self._judged, self._held = held is not None, held or {}
         start = self.session.model if self.models.starts() else None
         self.session.train(samples, self.overlays.names, config, held, start)
-        self.overlays.expect(config.names)
 
     def _drawn_samples(self) -> tuple[list[Image], list[Sample], str]:
         """All images of the project with strokes, the one in hand first; their samples, cut to their boxes; and what is
@@ -398,10 +394,6 @@ class ScribbleMamba(QWidget):
             channels = self.hand.channels() if image == self.hand.image else ()
             samples.append(_layers.sample_from_layers(image, None, classes, channels, box=_notes.box_of(image)))
         self._watch(images, classes)
-        if self.session.model is not self._shown:  # what another one said would stay where this one has not looked yet
-            self.overlays.clear()
-            self._shown = self.session.model
-        self.overlays.recolour()
         self.session.predict(samples, probabilities)
 
     def _export(self, folder: Path) -> None:
@@ -590,11 +582,20 @@ class ScribbleMamba(QWidget):
         self.frames.set_busy(state == "training")
         self.progress.set_state(state)
         self.overlays.set_state(state)
+        if state == "idle" and self.overlays.give_back():
+            self._on_dims()
         if state == "idle" and self.session.visible != self._looked:  # it may have come into view meanwhile
             self._look()
 
-    def _on_settled(self, machine: str) -> None:
-        self.progress.set_machine(machine)
+    def _on_settled(self, config: Config) -> None:
+        """A training has begun: what is there, which it had to leave alone until now, gives way to what is to come."""
+        self.overlays.clear()
+        self.overlays.expect(config.names)
+        self.advisor.forget()
+        self.progress.setValue(None)
+        self.progress.set_shown("")
+        self.progress.set_machine(describe_machine(config))
+        self._run = None
 
     def _on_measured(self, config: Config, seconds: float) -> None:
         if self.settings.shows(config):
@@ -605,6 +606,9 @@ class ScribbleMamba(QWidget):
         self.activity.set_fraction(progress.fraction)
 
     def _on_predicted(self, prediction: Prediction) -> None:
+        if self.session.state == "predicting" and self.session.model is not self._shown:
+            self.overlays.clear()  # what another one said would stay where this one has not looked yet
+            self._shown = self.session.model
         if not self.overlays.show(prediction):
             return
         self.results.set_predicted(True)
@@ -694,8 +698,10 @@ def _settle(_: object) -> None:
     gc.freeze()
 
 
-def _explain(error: EngineError) -> str:
+def _explain(error: Exception) -> str:
     text = str(error)
+    if not isinstance(error, EngineError):
+        return text
     if "memory" in text.lower():
         return f"out of memory: {text.splitlines()[0]}\nTrain fewer networks, or close what else uses memory."
     return f"the engine failed: {text}"

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.batches import Ahead, Batches, Case
-from trainer.config import Config, Task, read_config
+from trainer.config import Config, read_config
 from trainer.files import read_tensors, replacing, write_tensors
 from trainer.inference import autocast
 from trainer.machine import accelerated, batch_thread, settled, side_by_side
@@ -31,7 +31,7 @@ from trainer.networks.blocks import seed_dropout
 from trainer.networks.pretrained import Report, load_official
 from trainer.objectives import OBJECTIVES, WHOLE_OBJECTIVES, Batch, Logits, ema_update, new_teacher
 from trainer.propagation import Teacher, propagating
-from trainer.sample import Sample, check_image, check_strokes, check_wholes, loaded
+from trainer.sample import Sample, check, check_grids, check_wholes, loaded
 from trainer.stack import Part, Stack
 
 Result = TypeVar("Result")
@@ -523,37 +523,6 @@ def unchanged(before: Sample, now: Sample) -> bool:
     image = before.image.same_as(now.image) if isinstance(before.image, Stack) else before.image is now.image
     same = image and (before.label, before.absent, before.part) == (now.label, now.absent, now.part)
     return same and points and np.array_equal(before.target, now.target)
-
-
-def check(
-    samples: Sequence[Sample], classes: Sequence[str], task: Task = "segmentation", before: Sequence[Sample] = ()
-) -> None:
-    """ValueError where images or what is said of them cannot be trained on, together or with those from before."""
-    known = {id(sample.image) for sample in before}
-    for sample in samples:
-        if not isinstance(sample.image, Stack) and id(sample.image) not in known:  # a Stack is checked as it is read
-            check_image(sample.image, sample.name)
-    check_grids([*before[:1], *samples])
-    if task == "segmentation":
-        check_strokes(samples, classes)
-    else:
-        check_wholes(samples, classes, task)
-    names = [sample.name for sample in samples]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise ValueError(f"two images are called {', '.join(map(repr, twice))}; give each a name of its own")
-
-
-def check_grids(samples: Sequence[Sample]) -> None:
-    """ValueError where labels do not fit their image, or one image has other channels or axes than the first."""
-    for sample in samples:
-        image, first = sample.image.shape, samples[0].image.shape
-        if sample.target.shape != image[1:]:
-            raise ValueError(f"'{sample.name}': the labels have shape {sample.target.shape}, the image {image[1:]}")
-        if (image[0], len(image)) != (first[0], len(first)):
-            raise ValueError(
-                f"'{sample.name}' has {image[0]} channels and {len(image) - 1} axes, "
-                f"'{samples[0].name}' {first[0]} and {len(first) - 1}; train on images of one kind"
-            )
 
 
 def take_up(start: Model, model: Model) -> None:

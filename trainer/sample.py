@@ -72,6 +72,37 @@ def undrawn(space: tuple[int, ...]) -> np.ndarray:
 # --------------------------------------------------------------------------------------------------------------- checks
 
 
+def check(
+    samples: Sequence[Sample], classes: Sequence[str], task: Task = "segmentation", before: Sequence[Sample] = ()
+) -> None:
+    """ValueError where images or what is said of them cannot be trained on, together or with those from before."""
+    known = {id(sample.image) for sample in before}
+    for sample in samples:
+        if not isinstance(sample.image, Stack) and id(sample.image) not in known:  # a Stack is checked as it is read
+            check_image(sample.image, f"'{sample.name}'")
+    check_grids([*before[:1], *samples])
+    if task == "segmentation":
+        check_strokes(samples, classes)
+    else:
+        check_wholes(samples, classes, task)
+    names = [sample.name for sample in samples]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"two images are called {', '.join(map(repr, twice))}; give each a name of its own")
+
+
+def check_grids(samples: Sequence[Sample]) -> None:
+    """ValueError where labels do not fit their image, or one image has other channels or axes than the first."""
+    for sample in samples:
+        image, first = sample.image.shape, samples[0].image.shape
+        if sample.target.shape != image[1:]:
+            raise ValueError(f"'{sample.name}': the labels have shape {sample.target.shape}, the image {image[1:]}")
+        if (image[0], len(image)) != (first[0], len(first)):
+            raise ValueError(
+                f"'{sample.name}' has {image[0]} channels and {len(image) - 1} axes, "
+                f"'{samples[0].name}' {first[0]} and {len(first) - 1}; train on images of one kind"
+            )
+
+
 def check_strokes(samples: Sequence[Sample], classes: Sequence[str]) -> None:
     """Raises ValueError unless there are two classes and each has a stroke somewhere; a case without any is fine."""
     if len(classes) < 2:
@@ -84,7 +115,8 @@ def check_strokes(samples: Sequence[Sample], classes: Sequence[str]) -> None:
             raise ValueError(f"'{sample.name}' has strokes of class {unknown}, but there are {len(classes)} classes")
         drawn |= ids
     if not drawn:
-        raise ValueError(f"no scribbles in any of {len(samples)} image(s); paint a stroke of each class")
+        where = f"'{samples[0].name}'" if len(samples) == 1 else f"any of {len(samples)} images"
+        raise ValueError(f"no scribbles on {where}; paint a stroke of each class")
     absent = [f"{i} ({name})" for i, name in enumerate(classes) if i not in drawn]
     if absent:
         raise ValueError(f"no scribbles for class {', '.join(absent)} in any image; paint a stroke or remove the class")
@@ -154,4 +186,4 @@ def check_image(image: np.ndarray, name: str) -> None:
         raise ValueError(f"{name} has NaN or infinity in {bad} of {image.size} values; replace them by numbers")
     if all(channel.min() == channel.max() for channel in image):
         value = ", ".join(f"{channel.flat[0]:g}" for channel in image)
-        raise ValueError(f"{name} is constant, every pixel is {value}; remove it or export it again")
+        raise ValueError(f"{name} is constant, every pixel is {value}: there is nothing to see in it; leave it out")

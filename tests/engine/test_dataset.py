@@ -430,7 +430,7 @@ def test_every_class_needs_a_stroke_somewhere(tmp_path: Path) -> None:
     Image.fromarray(no_rv).save(folder / "labelsTr/a.png")
     refuses(folder, "no scribbles for class 1 (RV) in any image; paint a stroke or remove the class")
     Image.fromarray(nothing).save(folder / "labelsTr/a.png")
-    refuses(folder, "no scribbles in any of 2 image(s)")
+    refuses(folder, "no scribbles on any of 2 images")
 
 
 def test_strokes_of_samples_in_memory_are_checked() -> None:

@@ -9,7 +9,7 @@ import pytest
 from fakes import CLASSES, CONFIG, FakeModel, FakeProgress, FakeRun, Later, disc_sample, on_the_spot
 
 from napari_scribblemamba._predictor import Prediction, SlicePredictor, filled_in
-from napari_scribblemamba._session import Session
+from napari_scribblemamba._session import Session, describe_machine
 from trainer.config import Config
 from trainer.dataset import load_dataset
 from trainer.model import with_teacher
@@ -455,7 +455,7 @@ def test_what_the_run_settled_on_is_told_once() -> None:
 
     session, _ = make_session(make_run=Settled)
     told: list[str] = []
-    session.settled.connect(told.append)
+    session.settled.connect(lambda config: told.append(describe_machine(config)))
     session.train([disc_sample()], CLASSES, CONFIG)
     assert told == ["cpu · float32 · scan: torch"]
 

@@ -365,6 +365,45 @@ def test_what_is_missing_is_said(make_napari_viewer: Callable[..., Viewer], qtbo
     assert (widget.button.text(), widget.button.isEnabled()) == ("Train", True)
 
 
+def test_work_that_fails_leaves_what_is_there_alone(make_napari_viewer: Callable[..., Viewer], qtbot: QtBot) -> None:
+    class Unfit(FakeModel):
+        def prepared(self, *image: object) -> np.ndarray:
+            raise ValueError("not for this image")
+
+    def refused(*asked: object) -> FakeRun:
+        raise ValueError("not these networks")
+
+    viewer = make_napari_viewer(show=True)
+    image = viewer.add_image(disc_image(), scale=SCALE, name="disc")
+    widget = docked(viewer, refused)
+    widget.classes.setValue(_notes.default_brushes(FakeModel.classes))
+    strokes = scribble(viewer, widget)
+    widget.session._set_model(FakeModel())
+    widget.models._predict.click()
+    qtbot.waitUntil(lambda: widget.session.state == "idle", timeout=30_000)
+    layer = _layers.prediction_layers(viewer, image)["ensemble"]
+    seen, layers, shown = layer.data.copy(), list(viewer.layers), widget.progress.shown()
+    assert seen.any() and shown and widget.progress._bar.value() == 1000
+    widget.session.model = Unfit()
+    widget.classes.setValue(_notes.default_brushes(["background", "RV"]))
+    for button, why in ((widget.button, "not these networks"), (widget.models._predict, "not for this image")):
+        button.click()
+        qtbot.waitUntil(lambda why=why: messages()[-1:] == [why] and widget.session.state == "idle", timeout=30_000)
+        assert widget.progress._headline.text() == f"Failed: {why}"
+        assert (widget.progress._bar.value(), widget.progress._bar.maximum()) == (0, 1000)
+        assert np.array_equal(layer.data, seen) and list(viewer.layers) == layers
+        assert (widget.progress.shown(), widget.overlays.names) == (shown, FakeModel.classes)
+
+    image.data = np.full_like(image.data, 7)
+    widget.button.click()
+    assert "'disc' is constant, every pixel is 7" in messages()[-1]
+    assert widget.progress._headline.text() == "Failed: not for this image"  # nothing was begun
+    image.data = disc_image()
+    strokes[:] = 0
+    widget.button.click()
+    assert messages()[-1] == "no scribbles on 'disc'; paint a stroke of each class"
+
+
 def test_a_class_that_goes_takes_its_strokes_along(make_napari_viewer: Callable[..., Viewer]) -> None:
     viewer = make_napari_viewer()
     viewer.add_image(np.eye(4))
@@ -573,7 +612,11 @@ def test_what_another_model_said_goes_before_the_next_one_speaks(
     widget.session.load(tmp_path)
     qtbot.waitUntil(lambda: widget.session.state == "idle", timeout=30_000)
     widget.models._predict.click()
-    assert not ensemble.data.any() and not widget.overlays.predicted and not widget.session.samples
+    assert ensemble.data.any() and not widget.session.samples  # it may fail
+    widget.session._set_state("predicting")
+    widget.session.predicted.emit(Prediction("stack", 0, {"ensemble": np.ones((48, 48), np.uint8)}, "x"))
+    assert ensemble.data[0].all() and not ensemble.data[1:].any()
+    assert set(widget.overlays.predicted) == {("stack", 0)}
 
 
 def test_a_training_is_cancelled_in_the_activity_dock(make_napari_viewer: Callable[..., Viewer], qtbot: QtBot) -> None:
