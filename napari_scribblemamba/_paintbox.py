@@ -89,6 +89,7 @@ class Paintbox:
         """An undo gave other classes or marks back."""
         if strokes == self._hand.strokes:
             self._panel.setValue(_notes.brushes_of(strokes))
+            strokes.selected_label = self._panel.current() + 1  # the class in hand may be gone
         self.show_tally()
 
     def _renumber(self, numbers: list[int], chosen: int = -1) -> None:

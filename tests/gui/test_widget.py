@@ -652,6 +652,20 @@ def test_the_chosen_class_and_the_layers_label_are_one(make_napari_viewer: Calla
     assert widget.classes.current() == 0
 
 
+def test_the_class_in_hand_after_an_undo_is_one_that_is_there(make_napari_viewer: Callable[..., Viewer]) -> None:
+    viewer = make_napari_viewer(show=True)
+    viewer.add_image(disc_image(), scale=SCALE, name="disc")
+    widget = docked(viewer)
+    scribble(viewer, widget)
+    strokes = widget.layers.value()[1]
+    widget.recorder.settle()
+    widget.classes.add()
+    assert (widget.classes.current(), strokes.selected_label) == (2, 3)
+    widget.recorder.undo()
+    assert [brush.name for brush in widget.classes.value()] == ["background", "object"]
+    assert (widget.classes.current(), strokes.selected_label) == (1, 2)
+
+
 def test_nothing_is_cut_at_the_side(make_napari_viewer: Callable[..., Viewer], qtbot: QtBot) -> None:
     viewer = make_napari_viewer(show=True)
     widget = docked(viewer)
