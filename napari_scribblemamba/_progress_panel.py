@@ -103,7 +103,8 @@ class ProgressPanel(QWidget):
 
     def show_progress(self, progress: "Progress") -> None:
         self._append(progress)
-        self._headline.setText(HEADLINES[progress.stage])
+        if self._state != "paused":  # the step that was under way ends after the click
+            self._headline.setText(HEADLINES[progress.stage])
         self.set_fraction(progress.fraction)
         self.redraw()
         self.valueChanged.emit()

@@ -300,6 +300,15 @@ def test_a_curve_spans_all_of_a_long_training_with_few_points(steps: int) -> Non
     assert steps < POINTS or 0 < curve.points[-1][1] < 2 / steps  # every step is in the average
 
 
+def test_the_step_that_ends_after_pause_does_not_say_that_it_trains(qtbot: QtBot) -> None:
+    panel = ProgressPanel()
+    qtbot.addWidget(panel)
+    for state, said in (("training", "Training"), ("paused", "Paused"), ("training", "Training")):
+        panel.set_state(state)
+        panel.show_progress(FakeProgress(1, {"unet": 1.0}))
+        assert panel._headline.text() == said
+
+
 def test_only_the_last_progress_is_kept(qtbot: QtBot) -> None:
     panel = ProgressPanel()
     qtbot.addWidget(panel)
