@@ -54,8 +54,9 @@ def brushes_of(strokes: Labels) -> tuple[Brush, ...] | None:
 
 def set_brushes(strokes: Labels, brushes: Sequence[Brush]) -> None:
     """Name and colour the classes of a scribble layer; the layer carries them in its metadata."""
-    if "colours" not in strokes.metadata.get(KEY, {}):  # new to us: a brush that suits its size
+    if not strokes.metadata.get(KEY, {}).get("sized"):  # new to us: a brush that suits its size
         strokes.brush_size = max(2, round(min(strokes.data.shape[-2:]) / 100))
+        note(strokes, sized=True)
     note(strokes, classes=[b.name for b in brushes], colours=[b.colour for b in brushes])
     strokes.colormap = colormap(brushes)
 

@@ -81,6 +81,7 @@ def test_images_are_jumped_among_and_come_back_with_their_strokes(
     assert in_view(viewer) == ["one", "strokes · one"]
     one = viewer.layers["strokes · one"]
     assert widget.layers.value() == (viewer.layers["one"], one)
+    assert one.brush_size == viewer.layers["strokes · two"].brush_size == 2  # as suits their size
     draw(viewer, (40, 4), (40, 44))  # the brush is at hand
     assert (one.data[40] == 1).sum() > 30 and not viewer.layers["strokes · two"].data[40].any()
     viewer.window._qt_viewer.canvas.native.setFocus()
