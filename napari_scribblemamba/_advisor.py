@@ -51,6 +51,10 @@ class Advisor(QObject):
         panel.nextRequested.connect(lambda place: self._go_to(place.image, place.slice, place.row, place.column))
         panel.placeRequested.connect(lambda advice: self._go_to(advice.image, advice.slice or 0, *advice.place))
         session.guided.connect(self._on_guided)
+        viewer.layers.events.removed.connect(self._on_removed)
+
+    def end(self) -> None:
+        self._viewer.layers.events.removed.disconnect(self._on_removed)
 
     def forget(self) -> None:
         """A training begins, and what was said of the one before is past."""
@@ -132,15 +136,24 @@ class Advisor(QObject):
 
     def _on_guided(self, guidance: Guidance) -> None:
         boxes = self._overlays.boxes
-        self._panel.setPlaces([_moved(place, boxes.get(place.image)) for place in guidance.places])
+        self._panel.setPlaces(self._there([_moved(place, boxes.get(place.image)) for place in guidance.places]))
         if guidance.verdict is not None:  # that of a training stays when other images are looked at
             self._panel.setVerdict(guidance.verdict, self._overlays.names)
         if self._session.state not in ("training", "paused") and (sample := self._in_hand()) is not None:
             self._leave_out_drawn(self._hand.image, sample)  # the image was looked at without its strokes
 
+    def _on_removed(self, event: object) -> None:
+        places = self._panel.places()
+        if (there := self._there(places)) != places:
+            self._panel.setPlaces(there)
+
+    def _there(self, places: "list[Place]") -> "list[Place]":
+        """Those whose images are in the viewer: who removes an image need not draw on it."""
+        return [place for place in places if self._image(place.image) is not None]
+
     def _go_to(self, name: str, index: int, row: int, column: int) -> None:
         image = self._image(name)
-        if image is not None and image in self._viewer.layers:
+        if image is not None:
             self._gallery.bring_forward(image)
             _layers.go_to(self._viewer, image, index, row, column)
 
@@ -149,7 +162,7 @@ class Advisor(QObject):
         loaded = [image for image, _ in self._gallery.images.loaded()]
         called_so = [image for image in (*loaded, self._hand.image) if image is not None and image.name == name]
         known = [self._overlays.image(name), *called_so]
-        return next((image for image in known if image is not None), None)
+        return next((image for image in known if image in self._viewer.layers), None)
 
 
 def _moved(place: "Place", box: Box | None) -> "Place":

@@ -251,6 +251,7 @@ class ScribbleMamba(QWidget):
             self.drawing.end,
             self.paintbox.end,
             self.overlays.end,
+            self.advisor.end,
             self._look.cancel,
             self.activity.end,
             self.layers.unfollow,

@@ -15,6 +15,7 @@ from test_widget import SCALE, TINY, Endless, disc_image, docked, draw, is_past,
 
 from napari_scribblemamba import _images_panel
 from napari_scribblemamba._box import Box
+from napari_scribblemamba._guide import Guidance
 from napari_scribblemamba._images import Row
 from napari_scribblemamba._images_panel import ImagesPanel
 from napari_scribblemamba._predictor import Prediction
@@ -217,8 +218,13 @@ def test_who_removes_an_image_is_asked_about_its_strokes(
     monkeypatch.setattr(_images_panel, "asked_about_strokes", lambda parent, row: answer)
     viewer = make_napari_viewer(show=True)
     widget = two_drawn(viewer, tmp_path / "both")
+    found = Guidance((Place("two", 0, 40, 4, 5.0), Place("one", 0, 40, 4, 3.0)), None)
+    widget.session.guided.emit(found)
     widget.list._remove.click()
     stays = answer == _images_panel.CANCEL
+    for _ in range(2):  # while it trains, they come again and again
+        assert [place.image for place in widget.guide.places()] == ["two", "one"][1 - stays :]
+        widget.session.guided.emit(found)
     assert in_view(viewer)[0] == ("two" if stays else "one")
     assert len(texts(widget)) == 1 + stays
     assert ("two" in viewer.layers) == stays
