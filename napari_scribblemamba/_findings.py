@@ -38,6 +38,14 @@ class Findings(QObject):
         panel.objectsRequested.connect(self._find_objects)
         panel.tableRequested.connect(self._save_table)
 
+    def show(self) -> None:
+        """What was found in the image in hand."""
+        image = self._hand.image
+        layer = None if image is None else _layers.objects_layer(self._viewer, image)
+        count = 0 if layer is None else len(layer.features)
+        told = f"{count:,} object{'s' * (count != 1)}; point at one to read its measures"
+        self._panel.set_found("" if layer is None else told)
+
     def _accept(self) -> None:
         """The prediction of the slice in view becomes strokes, to be corrected."""
         try:
@@ -98,11 +106,10 @@ class Findings(QObject):
     def _on_objects(self, image: Image, objects: np.ndarray, table: dict[str, np.ndarray]) -> None:
         if image in self._viewer.layers and _layers.image_space(image) == objects.shape:
             _layers.add_objects_layer(self._viewer, image, objects, table)
-            count = len(table["index"])
-            self._panel.set_found(f"{count:,} object{'s' * (count != 1)}; point at one to read its measures")
+        self.show()
 
     def _on_failed(self, error: Exception) -> None:
-        self._panel.set_found("")
+        self.show()
         self._failed(error)
 
     def _save_table(self, file: Path) -> None:

@@ -27,6 +27,7 @@ class Overlays:
         self.names: tuple[str, ...] = ()  # of the classes
         self.boxes: dict[str, Box | None] = {}  # image's name -> what of it is predicted
         self.predicted: dict[tuple[str, int | None], Box | None] = {}  # (image's name, slice) -> what of it
+        self.sources: dict[str, str] = {}  # image's name -> what was last shown of it, for people
         self.answered: set[str] = set()  # networks that have; the layers of others are empty
         self.complete: set[str] = set()  # images all of which is by the same networks
         self._images: dict[str, Image] = {}
@@ -74,6 +75,12 @@ class Overlays:
         """What it was called when predictions of it began: the layer may have another name by now."""
         return next((name for name, each in self._images.items() if each == image), image.name)
 
+    def source(self, image: Image | None) -> str:
+        """What the overlay of this image shows, for people; "" where it has none."""
+        if image is None or not _layers.prediction_layers(self._viewer, image):
+            return ""
+        return self.sources.get(self.name_of(image), "")
+
     def images(self) -> list[Image]:
         return [image for image in self._images.values() if image in self._viewer.layers]
 
@@ -89,6 +96,7 @@ class Overlays:
         for image in self.images():
             _layers.clear_predictions(self._viewer, image)
         self.predicted.clear()
+        self.sources.clear()
         self.answered.clear()
         self.complete.clear()
 
@@ -110,6 +118,7 @@ class Overlays:
         if self._before is not None:
             self._begin()
         self.predicted[prediction.image, prediction.index] = _seen(prediction, _layers.image_space(image), box)
+        self.sources[prediction.image] = prediction.source
         self.answered |= prediction.labels.keys()
         self._note_complete(prediction)
         before = set(_layers.overlays(self._viewer, image))

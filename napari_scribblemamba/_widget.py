@@ -547,12 +547,20 @@ class ScribbleMamba(QWidget):
             self.drawing.hold(strokes)
             if strokes is not None:
                 strokes.selected_label = self.classes.current() + 1
+        self._show_source()
+        self.findings.show()
         if image is not None:
             _layers.keep_few_slices(image)
         if image is not None and not self._warm:
             self._warm = True
             run_in_background(rehearsal(THREADS), on_event=log.debug, on_done=_settle, on_error=self._on_failed)
         self._on_dims()
+
+    def _show_source(self) -> None:
+        """What the overlay of the image in hand shows, and whether there is one to work with."""
+        source = self.overlays.source(self.hand.image)
+        self.progress.set_shown(source)
+        self.results.set_predicted(bool(source))
 
     def _on_dims(self, event: object = None) -> None:
         """Another slice is in view."""
@@ -594,7 +602,7 @@ class ScribbleMamba(QWidget):
         self.overlays.expect(config.names)
         self.advisor.forget()
         self.progress.setValue(None)
-        self.progress.set_shown("")
+        self._show_source()
         self.progress.set_machine(describe_machine(config))
         self._run = None
 
@@ -612,8 +620,7 @@ class ScribbleMamba(QWidget):
             self._shown = self.session.model
         if not self.overlays.show(prediction):
             return
-        self.results.set_predicted(True)
-        self.progress.set_shown(prediction.source)
+        self._show_source()
         if self.session.state == "predicting":
             self._on_stepped(prediction.fraction)
 

@@ -263,6 +263,30 @@ def test_a_prediction_of_an_image_put_aside_shows_with_it(
     close(viewer, widget)
 
 
+def test_what_is_said_of_an_overlay_and_of_objects_is_of_the_image_in_hand(
+    make_napari_viewer: Callable[..., Viewer], tmp_path: Path, qtbot: QtBot
+) -> None:
+    viewer = make_napari_viewer(show=True)
+    widget = two_drawn(viewer, tmp_path / "both")
+    widget._watch([viewer.layers["one"], viewer.layers["two"]], ("background", "object"))
+    for name, source in (("two", "ensemble of 3 networks"), ("one", "propagated strokes")):
+        labels = {"ensemble": (disc_image() > 100).astype(np.uint8)}
+        widget.session.predicted.emit(Prediction(name, None, labels, source))
+    widget.overlays.complete |= {"one", "two"}
+    widget.results.objectsRequested.emit()
+    qtbot.waitUntil(lambda: "1 object;" in widget.results.found(), timeout=30_000)
+    assert widget.progress.shown() == "Overlay: <b>ensemble of 3 networks</b>"
+    jump(viewer, widget, 0)
+    assert widget.progress.shown() == "Overlay: <b>propagated strokes</b>"
+    assert not widget.results.found() and not widget.results._table.isEnabled()
+    jump(viewer, widget, 1)
+    assert "1 object;" in widget.results.found() and widget.results._table.isEnabled()
+    viewer.add_image(np.eye(9), name="a third")
+    widget.layers._image.setValue(viewer.layers["a third"])
+    assert not widget.progress.shown() and not widget.results._needing[0].isEnabled()
+    close(viewer, widget)
+
+
 def test_the_list_tells_and_edits_which_image_is_in_hand(qtbot: QtBot) -> None:
     panel = ImagesPanel()
     qtbot.addWidget(panel)
