@@ -6,6 +6,7 @@ Press Train: `_train` below -> Session.train (_session.py) -> run_in_background 
 import gc
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -257,7 +258,7 @@ class ScribbleMamba(QWidget):
             self.layers.unfollow,
             self.progress.redraw.cancel,
         ]
-        self.destroyed.connect(lambda: [end() for end in endings])
+        self.destroyed.connect(lambda: _end_all(endings))
 
     def sizeHint(self) -> QSize:
         return QSize(WIDTH, 800)
@@ -686,10 +687,15 @@ class ScribbleMamba(QWidget):
     def event(self, event: QEvent) -> bool:
         """Out of its dock the widget is closed: napari takes away its parent and forgets it."""
         if event.type() == QEvent.Type.ParentChange and self.parent() is None:
-            for end in self._endings:
-                end()
+            _end_all(self._endings)
             _layers.write_on_slice(self._viewer, "")
         return super().event(event)
+
+
+def _end_all(endings: list[Callable[[], object]]) -> None:
+    """Each once: when it is closed and again when it is deleted is too late, what Qt had of it is gone by then."""
+    while endings:
+        endings.pop(0)()
 
 
 def _check_inside(drawn: list[Sample], inside: list[Sample], names: tuple[str, ...]) -> None:

@@ -666,6 +666,18 @@ def test_the_class_in_hand_after_an_undo_is_one_that_is_there(make_napari_viewer
     assert (widget.classes.current(), strokes.selected_label) == (1, 2)
 
 
+def test_a_closed_widget_lets_go_once(make_napari_viewer: Callable[..., Viewer]) -> None:
+    viewer = make_napari_viewer()
+    widget = docked(viewer)
+    ended: list[str] = []
+    widget._endings.append(lambda: ended.append("once"))
+    viewer.window.remove_dock_widget(widget)
+    assert ended == ["once"]
+    widget.deleteLater()
+    QTest.qWait(50)
+    assert ended == ["once"]
+
+
 def test_nothing_is_cut_at_the_side(make_napari_viewer: Callable[..., Viewer], qtbot: QtBot) -> None:
     viewer = make_napari_viewer(show=True)
     widget = docked(viewer)
