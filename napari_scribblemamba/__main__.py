@@ -46,6 +46,7 @@ def open_window(
     from napari.settings import get_settings
     from qtpy.QtCore import QTimer
 
+    from napari_scribblemamba._garbage import spare
     from napari_scribblemamba._readers import plugin_for
     from napari_scribblemamba._runs import is_run
 
@@ -61,9 +62,8 @@ def open_window(
     if sample is not None:
         viewer.open_sample(PLUGIN, sample)
     QTimer.singleShot(200, viewer.reset_view)  # the image in full, once the docks have found their sizes
-    # collections of the oldest generation were the only long stalls of the window: what stands now is never garbage
     gc.collect()
-    gc.freeze()
+    spare()
     return viewer, widget
 
 

@@ -3,7 +3,6 @@
 Press Train: `_train` below -> Session.train (_session.py) -> run_in_background (_worker.py) -> trainer.Run.
 """
 
-import gc
 import logging
 import os
 from collections.abc import Callable
@@ -41,6 +40,7 @@ from napari_scribblemamba._findings import Findings
 from napari_scribblemamba._folded import Folded
 from napari_scribblemamba._frames import Frames
 from napari_scribblemamba._gallery import Gallery
+from napari_scribblemamba._garbage import spare
 from napari_scribblemamba._guide import held_out
 from napari_scribblemamba._guide_panel import GuidePanel
 from napari_scribblemamba._hand import Hand
@@ -709,7 +709,7 @@ def _check_inside(drawn: list[Sample], inside: list[Sample], names: tuple[str, .
 
 def _settle(_: object) -> None:
     """All of torch has come since the window stands: with it, a collection of garbage would take 200 ms."""
-    gc.freeze()
+    spare()
 
 
 def _explain(error: Exception) -> str:

@@ -64,7 +64,7 @@ def opened(home: Path, *arguments: Path, waits: bool = False) -> dict:
     result = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False, timeout=300
     )
-    assert result.returncode == 0, result.stderr
+    assert result.returncode == 0 and "leaked" not in result.stderr, result.stderr
     return json.loads(result.stdout.splitlines()[-1])
 
 
