@@ -1,12 +1,13 @@
-"""Keys of the strokes in hand, beside napari's own: bound on that one layer, gone from it when another is taken.
+"""Keys of the strokes in hand, beside napari's own: bound on that one layer, gone from it when another is taken. Those
+that lead back to it, and those that change nothing, work with any layer: bound on the viewer, after the layer's own.
 
 Classes have Ctrl, for napari takes Shift away from digits and has the bare ones for its tools.
 """
 
 from collections.abc import Callable
 
-from napari.components import LayerList
 from napari.layers import Layer
+from napari.viewer import Viewer
 from psygnal import Signal
 from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtWidgets import QMainWindow
@@ -19,17 +20,20 @@ BACK, ON = ",", "."
 NEXT = "N"
 BEFORE, AFTER = "PageUp", "PageDown"  # images of the project
 UNDO, REDO = "Control-Z", "Control-Shift-Z"
-KEYS = (*CHOOSE, ERASE, ABSENT, COMPARE, BACK, ON, NEXT, BEFORE, AFTER, UNDO, REDO)
+ANYWHERE = (*CHOOSE, COMPARE, NEXT, BEFORE, AFTER)
+KEYS = (*ANYWHERE, ERASE, ABSENT, BACK, ON, UNDO, REDO)
 
 
 class Keys:
-    """Tells which of our keys was pressed while the layer in hand is the active one."""
+    """Tells which of our keys was pressed: all of them while the layer in hand is the active one, else ANYWHERE's."""
 
     pressed = Signal(str)
 
-    def __init__(self, layers: LayerList) -> None:
-        self._layers, self._layer = layers, None
-        self._claim = Claim(lambda: self._layer is not None and self._layers.selection.active == self._layer)
+    def __init__(self, viewer: Viewer) -> None:
+        self._viewer, self._layer = viewer, None
+        self._claim = Claim(lambda: self._layer is not None and viewer.layers.selection.active == self._layer)
+        for key in ANYWHERE:
+            viewer.bind_key(key, self._teller(key), overwrite=True)
 
     def claim(self, window: QMainWindow) -> None:
         """Let our erase key come before the menu entry of this window that has it as well."""
@@ -49,9 +53,11 @@ class Keys:
 
     def end(self) -> None:
         self.hold(None)
+        for key in ANYWHERE:
+            self._viewer.bind_key(key, None)
 
-    def _teller(self, key: str) -> Callable[[Layer], None]:
-        return lambda layer: self.pressed.emit(key)
+    def _teller(self, key: str) -> Callable[[Layer | Viewer], None]:
+        return lambda _: self.pressed.emit(key)
 
 
 class Claim(QObject):

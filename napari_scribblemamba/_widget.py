@@ -128,7 +128,7 @@ class ScribbleMamba(QWidget):
         self._tour_button = _link("Tour", "Five hints, to begin with")
         self._help_button = _link("Help", "The manual, in a window of its own")
         self.button = self.training.button
-        self.drawing, self.keys = Drawing(napari_viewer), Keys(napari_viewer.layers)
+        self.drawing, self.keys = Drawing(napari_viewer), Keys(napari_viewer)
         self.recorder = Recorder(napari_viewer)
         self.past, self.box_layer, self.frames = Past(napari_viewer, self.recorder), BoxLayer(napari_viewer), Frames()
         self._lay_out()

@@ -64,8 +64,10 @@ def test_a_class_other_strokes_and_the_end_lead_back_to_now(make_napari_viewer: 
     viewer = make_napari_viewer(show=True)
     widget = drawn(viewer, (5, 15))
     strokes = widget.layers.value()[1]
+    viewer.window._qt_viewer.canvas.native.setFocus()
     leave = (
         lambda: widget.classes.setCurrent(0),
+        lambda: press(viewer, Qt.Key.Key_2, CTRL),
         lambda: viewer.layers.remove("past strokes · disc"),
         lambda: widget._replay_line.unfold(False),
         widget.layers._new.click,

@@ -30,6 +30,7 @@ from napari_scribblemamba._session import Session
 from napari_scribblemamba._widget import ScribbleMamba
 from napari_scribblemamba._worker import run_in_background
 from trainer import IGNORE, Config, Sample, load_dataset
+from trainer.disagreement import Place
 from trainer.run import check
 
 pytestmark = pytest.mark.bindings
@@ -460,6 +461,25 @@ def test_keys_choose_classes_and_erase(make_napari_viewer: Callable[..., Viewer]
     bound = len(strokes.keymap)
     viewer.window.remove_dock_widget(widget)
     assert bound and not strokes.keymap
+    widget.deleteLater()
+
+
+def test_with_another_layer_active_keys_lead_back_and_look(make_napari_viewer: Callable[..., Viewer]) -> None:
+    viewer = make_napari_viewer(show=True)
+    widget = stack_in_a_window(viewer)
+    strokes = widget.layers.value()[1]
+    for layer in (viewer.add_image(np.eye(9)), viewer.add_labels(np.eye(9, dtype=int)), viewer.add_points()):
+        viewer.layers.selection.active = layer
+        press(viewer, Qt.Key.Key_1, CTRL)
+        assert viewer.layers.selection.active == strokes and (strokes.selected_label, strokes.mode) == (1, "paint")
+    viewer.layers.selection.clear()
+    widget.guide.setPlaces([Place("stack", 4, 30, 20, 9.0)])
+    press(viewer, Qt.Key.Key_N)
+    press(viewer, Qt.Key.Key_C)
+    assert round(viewer.dims.point[0]) == 40 and widget.view.value().hidden
+    bound = len(viewer.keymap)
+    viewer.window.remove_dock_widget(widget)
+    assert bound and not viewer.keymap
     widget.deleteLater()
 
 
