@@ -414,6 +414,8 @@ class ScribbleMamba(QWidget):
         for group in self._groups.values():
             group.setStyleSheet(FRAMED if group is chosen else "")
         if chosen is not None:
+            for part in (self.tour, self, self._column.widget()):  # their new heights first: it is scrolled by these
+                part.layout().activate()
             self._column.ensureWidgetVisible(chosen)
 
     def _open_sample(self, name: str) -> None:
