@@ -76,11 +76,14 @@ class ProgressPanel(QWidget):
         self._bar.setFixedHeight(8)
         self._bar.setStyleSheet(BAR)
         self._plot = _plot()
-        self._legend = self._plot.addLegend(offset=(-4, 4), labelTextSize="8pt", labelTextColor=FAINT, verSpacing=-6)
+        self._legend = QLabel()  # below: in the plot it would lie on the curves
+        self._legend.setWordWrap(True)
+        self._legend.setStyleSheet(f"color: {FAINT}; font-size: 8pt;")
 
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        for widget in (self._headline, self._bar, self._numbers, self._note, self._plot, self._shown, self._machine):
+        above = (self._headline, self._bar, self._numbers, self._note)
+        for widget in (*above, self._plot, self._legend, self._shown, self._machine):
             layout.addWidget(widget)
         self.redraw = qthrottled(self._redraw, timeout=REDRAW, leading=True)
         self.setValue(None)
@@ -95,7 +98,6 @@ class ProgressPanel(QWidget):
         """Begin anew."""
         self._last, self._curves, self._lines = None, {}, {}
         self._plot.clear()
-        self._legend.clear()
         if progress is not None:
             self._append(progress)
         self._redraw()
@@ -170,13 +172,19 @@ class ProgressPanel(QWidget):
     def _redraw(self) -> None:
         for name, curve in self._curves.items():
             if name not in self._lines:
-                pen = pg.mkPen(COLOURS[len(self._lines) % len(COLOURS)], width=2)
-                self._lines[name] = self._plot.plot(name=name, pen=pen)
+                self._lines[name] = self._plot.plot(pen=pg.mkPen(_colour(len(self._lines)), width=2))
             self._lines[name].setData(np.asarray(curve.points))
         running = self._state in ("training", "paused")
         self._numbers.setText(_describe(self._last, running) if self._last else "")
         self._numbers.setVisible(self._last is not None)
-        self._plot.setVisible(bool(self._curves))
+        names = [f"<span style='color: {_colour(i)}'>■</span> {name}" for i, name in enumerate(self._lines)]
+        self._legend.setText(" &nbsp; ".join(names))
+        for part in (self._plot, self._legend):
+            part.setVisible(bool(self._curves))
+
+
+def _colour(line: int) -> str:
+    return COLOURS[line % len(COLOURS)]
 
 
 def _describe(progress: "Progress", running: bool) -> str:

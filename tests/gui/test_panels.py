@@ -285,6 +285,15 @@ def test_progress(qtbot: QtBot) -> None:
     panel.set_state("training")
     qtbot.waitUntil(lambda: panel._numbers.text() == "iteration 2 · 2.0 it/s · 1:05 gone · 1:00 left")
     assert panel._lines["unet"].getData()[0].tolist() == [1, 2]
+    assert panel._legend.text().count("■") == 1 and "unet" in panel._legend.text()
+    panel.resize(340, 400)
+    panel.show()
+    panel.show_progress(FakeProgress(3, {"unet": 0.5, "swinunet": 1.0}))
+    qtbot.waitUntil(lambda: "swinunet" in panel._legend.text())
+    qtbot.wait(50)
+    assert not panel._legend.geometry().intersects(panel._plot.geometry())  # nor does it cover the curves
+    panel.setValue(None)
+    assert panel._legend.isHidden() and not panel._legend.text()
 
 
 @pytest.mark.parametrize("steps", [1, POINTS, POINTS + 1, POINTS + 2, 100_000])
