@@ -132,24 +132,25 @@ class Advisor(QObject):
         """A place of this image that was drawn on is answered."""
         name = self._overlays.name_of(image)
         if places := self._panel.places():
-            self._panel.setPlaces([p for p in places if p.image != name or is_undrawn(p, sample)])
+            self._show([p for p in places if p.image != name or is_undrawn(p, sample)])
 
     def _on_guided(self, guidance: Guidance) -> None:
         boxes = self._overlays.boxes
-        self._panel.setPlaces(self._there([_moved(place, boxes.get(place.image)) for place in guidance.places]))
+        self._show([_moved(place, boxes.get(place.image)) for place in guidance.places])
         if guidance.verdict is not None:  # that of a training stays when other images are looked at
             self._panel.setVerdict(guidance.verdict, self._overlays.names)
         if self._session.state not in ("training", "paused") and (sample := self._in_hand()) is not None:
             self._leave_out_drawn(self._hand.image, sample)  # the image was looked at without its strokes
 
     def _on_removed(self, event: object) -> None:
-        places = self._panel.places()
-        if (there := self._there(places)) != places:
-            self._panel.setPlaces(there)
+        if places := self._panel.places():
+            self._show(places)
 
-    def _there(self, places: "list[Place]") -> "list[Place]":
+    def _show(self, places: "list[Place]") -> None:
         """Those whose images are in the viewer: who removes an image need not draw on it."""
-        return [place for place in places if self._image(place.image) is not None]
+        images = {place.image: self._image(place.image) for place in places}
+        there = [place for place in places if images[place.image] is not None]
+        self._panel.setPlaces(there, [name for name, image in images.items() if image is not None and image.ndim == 2])
 
     def _go_to(self, name: str, index: int, row: int, column: int) -> None:
         image = self._image(name)

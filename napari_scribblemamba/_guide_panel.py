@@ -1,6 +1,6 @@
 """Where to draw next, which network to trust so far, and what the coach says about the strokes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from qtpy.QtCore import Qt, Signal
@@ -126,12 +126,15 @@ class GuidePanel(QWidget):
 
     # what is shown --------------------------------------------------------------------------------------------------
 
-    def setPlaces(self, places: "Sequence[Place]") -> None:
-        """The list, best first; the place in hand stays where it is still in it, else `next` begins at the first."""
+    def setPlaces(self, places: "Sequence[Place]", flat: Container[str] = ()) -> None:
+        """The list, best first; the place in hand stays where it is still in it, else `next` begins at the first.
+
+        flat: names of the images that have no slices
+        """
         kept = self.value()
         self._places = list(places)
         self._list.clear()
-        self._list.addItems([_where(place) for place in self._places])
+        self._list.addItems([_where(place, place.image in flat) for place in self._places])
         self._list.setVisible(bool(self._places))
         self._next.setEnabled(bool(self._places))
         self._list.setCurrentRow(self._places.index(kept) if kept in self._places else -1)
@@ -190,8 +193,9 @@ class GuidePanel(QWidget):
         self._table.updateGeometry()
 
 
-def _where(place: "Place") -> str:
-    return f"slice {place.slice} · row {place.row}, column {place.column} · {place.image}"
+def _where(place: "Place", flat: bool) -> str:
+    pixel = f"row {place.row}, column {place.column} · {place.image}"
+    return pixel if flat else f"slice {place.slice} · {pixel}"
 
 
 def _cell(score: "Score | None", best: float | None) -> QTableWidgetItem:

@@ -224,6 +224,7 @@ def test_who_removes_an_image_is_asked_about_its_strokes(
     stays = answer == _images_panel.CANCEL
     for _ in range(2):  # while it trains, they come again and again
         assert [place.image for place in widget.guide.places()] == ["two", "one"][1 - stays :]
+        assert widget.guide._list.item(0).text().startswith("row 40, column 4 · ")  # no slice of a 2-D image
         widget.session.guided.emit(found)
     assert in_view(viewer)[0] == ("two" if stays else "one")
     assert len(texts(widget)) == 1 + stays
