@@ -232,7 +232,14 @@ def take_away(viewer: ViewerModel, image: Image, strokes: Labels | None) -> None
 
 def frame(viewer: ViewerModel, image: Image) -> None:
     """All of this image in the picture."""
-    viewer.reset_view(**({"layers": [image]} if hasattr(viewer, "scene") else {}))  # napari < 0.9: all of all layers
+    if not hasattr(viewer, "scene"):  # napari < 0.9: all of all layers
+        viewer.reset_view()
+    elif image.ndim == viewer.dims.ndim:
+        viewer.reset_view(layers=[image])
+    else:  # beside a stack, napari looks for the third axis of a 2-D image, which has none
+        corner, opposite = image.extent.world[:, -2:]
+        viewer.scene.camera.center = tuple(map(float, (corner + opposite) / 2))
+        viewer.scene.camera.zoom = 0.95 * float(np.min(viewer.canvas.size / np.maximum(opposite - corner, 1e-9)))
 
 
 def _all_of(viewer: ViewerModel, image: Image) -> list[Layer]:

@@ -102,6 +102,29 @@ def test_images_are_jumped_among_and_come_back_with_their_strokes(
     close(viewer, widget)
 
 
+def test_a_stack_and_a_picture_are_jumped_among(make_napari_viewer: Callable[..., Viewer], tmp_path: Path) -> None:
+    viewer = make_napari_viewer(show=True)
+    widget = two_drawn(viewer, tmp_path / "both")
+    stack = viewer.add_image(np.stack([disc_image()] * 6), name="stack", scale=(5, 20, 20))
+    widget.gallery.list()
+    widget.list._add.click()
+    jump(viewer, widget, 2)
+    assert in_view(viewer) == ["stack", "strokes · stack"]
+    near = viewer.camera.zoom
+    jump(viewer, widget, 0)
+    assert in_view(viewer) == ["one", "strokes · one"]
+    one = viewer.layers["one"]
+    assert widget.layers.value()[0] is one
+    extent = one.extent.world
+    assert np.allclose(viewer.camera.center[-2:], extent.mean(0)) and viewer.camera.zoom > near
+    room = np.array(viewer.window._qt_viewer.canvas.size) / viewer.camera.zoom / np.ptp(extent, 0)
+    assert 1 < room.min() < 1.1  # all of it in the picture, and as large as that allows
+    viewer.window._qt_viewer.canvas.native.setFocus()
+    press(viewer, Qt.Key.Key_PageUp)
+    assert in_view(viewer) == ["stack", "strokes · stack"] and widget.layers.value()[0] is stack
+    close(viewer, widget)
+
+
 def test_a_project_opens_with_the_images_that_are_there_and_says_where_they_were(
     make_napari_viewer: Callable[..., Viewer], tmp_path: Path
 ) -> None:
