@@ -8,7 +8,7 @@ from napari.utils.notifications import show_error, show_info
 from napari.viewer import Viewer
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_scribblemamba import _notes, _recovery
+from napari_scribblemamba import _layers, _notes, _recovery
 from napari_scribblemamba._folded import Folded
 from napari_scribblemamba._hand import Hand
 from napari_scribblemamba._images import Images
@@ -67,6 +67,12 @@ class Gallery(QObject):
         home = _notes.home_of(image)
         if _notes.is_aside(image) and home is not None and home[0] == str(self._recorder.project()):
             self.show(home[1])
+
+    def bring_into_view(self) -> None:
+        """The image in hand, where it is hidden or another one lies over it."""
+        image, strokes = self._hand.image, self._hand.strokes
+        if image is not None:
+            _layers.bring_into_view(self._viewer, image, strokes, self._hand.channels())
 
     def list(self) -> None:
         """All images, where there are more than the one in hand."""

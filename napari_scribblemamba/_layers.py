@@ -222,6 +222,25 @@ def set_aside(viewer: ViewerModel, image: Image, strokes: Labels | None, aside: 
             layer.visible = True
 
 
+def bring_into_view(viewer: ViewerModel, image: Image, strokes: Labels | None, channels: Sequence[Image] = ()) -> None:
+    """What one sees is what one draws on: images that lie over this one, unless they are channels of it, go aside."""
+    above = [each for each in viewer.layers[viewer.layers.index(image) + 1 :] if _covers(each) and each not in channels]
+    if image.visible and not above:
+        return
+    for other in above:
+        home = home_of(other)
+        set_aside(viewer, other, members(viewer, home)[1] if home else None, True)
+    set_aside(viewer, image, strokes, False)
+    image.visible = True
+    frame(viewer, image)
+
+
+def _covers(layer: Layer) -> bool:
+    """Whether nothing can be seen through it."""
+    mixed = layer.blending in ("additive", "minimum", "multiplicative")
+    return is_source_image(layer) and layer.visible and layer.opacity == 1 and not mixed
+
+
 def take_away(viewer: ViewerModel, image: Image, strokes: Labels | None) -> None:
     """Remove an image from the viewer with all that is of it."""
     for layer in [*_all_of(viewer, image), strokes, image]:

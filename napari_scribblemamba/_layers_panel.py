@@ -60,6 +60,7 @@ class LayersPanel(QWidget):
     """Edits (image layer, scribble layer); offers what the viewer has."""
 
     valueChanged = Signal()
+    imageChosen = Signal()  # by the person
     newRequested = Signal()
     denseRequested = Signal(object, bool)  # a Labels layer, whether its values are objects
     refused = Signal(str)
@@ -102,6 +103,7 @@ class LayersPanel(QWidget):
         form.addRow("Strokes", _row(self._strokes, self._new, self._dense))
 
         self._image.valueChanged.connect(self._on_image_changed)
+        self._image.activated.connect(self.imageChosen)
         self._strokes.valueChanged.connect(self.valueChanged)
         for event in (layers.events.inserted, layers.events.removed, layers.events.reordered):
             event.connect(self._on_layers_changed)

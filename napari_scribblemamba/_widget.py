@@ -182,6 +182,7 @@ class ScribbleMamba(QWidget):
     def _wire(self) -> None:
         session = self.session
         self.layers.valueChanged.connect(self._on_layers_changed)
+        self.layers.imageChosen.connect(self.gallery.bring_into_view)
         self.layers.newRequested.connect(self._new_strokes)
         self.layers.denseRequested.connect(self._take_dense)
         self.classes.valueChanged.connect(self.overlays.recolour)
@@ -479,6 +480,7 @@ class ScribbleMamba(QWidget):
             show_error(str(e))
             return
         self.hand.take(image, strokes)
+        self.gallery.bring_into_view()
         self.classes.setCurrent(1)
 
     def _end_replay(self) -> None:

@@ -270,6 +270,31 @@ def test_strokes_of_another_image_of_the_same_shape_are_not_taken(make_napari_vi
     assert widget.layers.value() == (one, strokes)
 
 
+def test_of_images_opened_together_the_chosen_one_comes_into_view(
+    make_napari_viewer: Callable[..., Viewer], tmp_path: Path
+) -> None:
+    viewer = make_napari_viewer(show=True)
+    widget = docked(viewer)
+    for name, size in (("one", 48), ("two", 40), ("three", 60)):
+        tifffile.imwrite(tmp_path / f"{name}.tif", np.resize(disc_image(), (size, 48)))
+        viewer.open(tmp_path / f"{name}.tif", plugin="napari")
+    one, _, three = viewer.layers
+    light = viewer.add_image(disc_image(), name="light", blending="additive")  # hides nothing
+    widget.layers._new.click()
+    assert widget.layers.value()[0] is one and in_view(viewer) == ["one", "light", "strokes · one"]
+    widget.layers._image.setCurrentIndex(2)
+    widget.layers._image.activated.emit(2)  # as a click does
+    assert widget.layers.value() == (three, None) and three.visible
+    widget.layers._new.click()
+    assert np.allclose(viewer.camera.center[-2:], three.extent.world.mean(0))
+    near = viewer.camera.zoom = 1.5 * viewer.camera.zoom
+    light.blending = "translucent"
+    widget.layers.set_channels([light])
+    widget.layers._new.click()
+    assert light.visible and viewer.camera.zoom == near  # it was in view
+    close(viewer, widget)
+
+
 def test_a_prediction_of_an_image_put_aside_shows_with_it(
     make_napari_viewer: Callable[..., Viewer], tmp_path: Path
 ) -> None:
