@@ -39,6 +39,10 @@ class Gallery(QObject):
         self._listing.setSingleShot(True)
         self._listing.setInterval(LIST)
         self._listing.timeout.connect(self.list)
+        self._coming = QTimer(self)  # until napari has chosen the active one among new layers
+        self._coming.setSingleShot(True)
+        self._coming.timeout.connect(self._leave_aside)
+        viewer.layers.events.inserted.connect(self._on_inserted)
         recorder.told.connect(self._tell)
         panel.valueChanged.connect(lambda: self.show(panel.value()))
         panel.addRequested.connect(self._add)
@@ -47,6 +51,10 @@ class Gallery(QObject):
         project.saveRequested.connect(self._save)
         project.openRequested.connect(self._open)
         project.forgetRequested.connect(self._forget)
+
+    def end(self) -> None:
+        """The viewer outlives the panel."""
+        self._viewer.layers.events.inserted.disconnect(self._on_inserted)
 
     # the images -----------------------------------------------------------------------------------------------------
 
@@ -95,6 +103,15 @@ class Gallery(QObject):
         if strokes is not None:
             self._viewer.layers.selection.active = strokes
             strokes.mode = "erase" if self.mode == "erase" else "paint"
+
+    def _on_inserted(self, event: object) -> None:
+        self._coming.start()
+
+    def _leave_aside(self) -> None:
+        """napari activates the last layer of a project that it reads: nobody draws on what is put aside."""
+        active = self._viewer.layers.selection.active
+        if active is not None and _notes.is_aside(active):
+            self._take_in_hand()
 
     def _add(self) -> None:
         for image in self.images.to_add():

@@ -248,6 +248,7 @@ class ScribbleMamba(QWidget):
             self.past.close,
             self.box_layer.end,
             self.recorder.end,
+            self.gallery.end,
             self.keys.end,
             self.frames.end,
             self.drawing.end,

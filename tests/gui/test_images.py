@@ -11,7 +11,7 @@ from pytestqt.qtbot import QtBot
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 from test_recorder import close, kept, reopened
-from test_widget import SCALE, TINY, Endless, disc_image, docked, draw, is_past, messages, press
+from test_widget import CTRL, SCALE, TINY, Endless, disc_image, docked, draw, is_past, messages, press
 
 from napari_scribblemamba import _images_panel
 from napari_scribblemamba._box import Box
@@ -141,6 +141,25 @@ def test_a_project_opens_with_the_images_that_are_there_and_says_where_they_were
     one.unlink()
     widget.project.openRequested.emit(tmp_path / "both")
     assert "no image of" in messages()[-1] and str(one) in messages()[-1] and str(two) in messages()[-1]
+    close(viewer, widget)
+
+
+def test_a_project_that_napari_reads_begins_with_the_brush_in_hand(
+    make_napari_viewer: Callable[..., Viewer], tmp_path: Path
+) -> None:
+    viewer = make_napari_viewer(show=True)
+    close(viewer, two_drawn(viewer, tmp_path / "both"))
+    viewer = make_napari_viewer(show=True)
+    widget = docked(viewer)
+    viewer.open(tmp_path / "both", plugin="napari-scribblemamba")
+    QTest.qWait(50)
+    image, strokes = widget.layers.value()
+    assert (image.name, strokes.name) == ("one", "strokes · one") and in_view(viewer) == ["one", "strokes · one"]
+    assert viewer.layers.selection.active == strokes and strokes.mode == "paint"
+    viewer.window._qt_viewer.canvas.native.setFocus()
+    press(viewer, Qt.Key.Key_2, CTRL)
+    draw(viewer, (40, 4), (40, 44))
+    assert (strokes.data[40] == 2).sum() > 30
     close(viewer, widget)
 
 
