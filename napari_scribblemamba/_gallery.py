@@ -43,6 +43,7 @@ class Gallery(QObject):
         self._coming.setSingleShot(True)
         self._coming.timeout.connect(self._leave_aside)
         viewer.layers.events.inserted.connect(self._on_inserted)
+        viewer.layers.events.removed.connect(self._on_removed)
         recorder.told.connect(self._tell)
         panel.valueChanged.connect(lambda: self.show(panel.value()))
         panel.addRequested.connect(self._add)
@@ -55,6 +56,7 @@ class Gallery(QObject):
     def end(self) -> None:
         """The viewer outlives the panel."""
         self._viewer.layers.events.inserted.disconnect(self._on_inserted)
+        self._viewer.layers.events.removed.disconnect(self._on_removed)
 
     # the images -----------------------------------------------------------------------------------------------------
 
@@ -106,6 +108,10 @@ class Gallery(QObject):
 
     def _on_inserted(self, event: object) -> None:
         self._coming.start()
+        self._listing.start()  # there may be more to add
+
+    def _on_removed(self, event: object) -> None:
+        self._listing.start()
 
     def _leave_aside(self) -> None:
         """napari activates the last layer of a project that it reads: nobody draws on what is put aside."""

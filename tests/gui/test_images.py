@@ -163,6 +163,20 @@ def test_a_project_that_napari_reads_begins_with_the_brush_in_hand(
     close(viewer, widget)
 
 
+def test_an_image_that_is_opened_can_be_added_at_once(
+    make_napari_viewer: Callable[..., Viewer], qtbot: QtBot, tmp_path: Path
+) -> None:
+    viewer = make_napari_viewer(show=True)
+    widget = two_drawn(viewer, tmp_path / "both")
+    qtbot.waitUntil(lambda: not widget.gallery._listing.isActive())
+    assert widget.list._add.isHidden()
+    third = viewer.add_image(disc_image(), name="three")
+    qtbot.waitUntil(lambda: not widget.list._add.isHidden(), timeout=2000)
+    viewer.layers.remove(third)
+    qtbot.waitUntil(widget.list._add.isHidden, timeout=2000)
+    close(viewer, widget)
+
+
 def test_strokes_lie_where_a_rotated_image_lies(make_napari_viewer: Callable[..., Viewer], tmp_path: Path) -> None:
     viewer = make_napari_viewer(show=True)
     widget = two_drawn(viewer, tmp_path / "both")
