@@ -73,9 +73,9 @@ class Gallery(QObject):
             self.shown.emit()
 
     def bring_forward(self, image: Image) -> None:
-        """Where it is put aside for another one."""
-        home = _notes.home_of(image)
-        if _notes.is_aside(image) and home is not None and home[0] == str(self._recorder.project()):
+        """Where another one is in hand, or it is hidden."""
+        home, away = _notes.home_of(image), image != self._hand.image or not image.visible
+        if away and home is not None and home[0] == str(self._recorder.project()):
             self.show(home[1])
 
     def bring_into_view(self) -> None:
@@ -87,13 +87,17 @@ class Gallery(QObject):
     def list(self) -> None:
         """All images, where there are more than the one in hand."""
         rows = self.images.rows()
-        others = [image for image in self.images.to_add() if image not in self._hand.channels()] if rows else []
+        others = self._others() if rows else []
         self._panel.setImages(rows)
         self._panel.setValue(self.images.key())
         self._panel.set_to_add([image.name for image in others])
         self._line.set_title(self._panel.title())
         self._line.setVisible(len(rows) > 1 or bool(others))
         self.listed.emit(len(rows))
+
+    def _others(self) -> tuple[Image, ...]:
+        """That could be added."""
+        return tuple(image for image in self.images.to_add() if image not in self._hand.channels())
 
     def _tell(self) -> None:
         self._project.set_line(self._recorder.line())
@@ -120,7 +124,7 @@ class Gallery(QObject):
             self._take_in_hand()
 
     def _add(self) -> None:
-        for image in self.images.to_add():
+        for image in self._others():
             try:
                 self.images.add(image)
             except (ValueError, OSError) as e:

@@ -52,8 +52,9 @@ class Images:
         return [layer for layer in layers if _notes.home_of(layer) is None]
 
     def add(self, image: Image) -> None:
-        """ValueError where it cannot be drawn on, OSError where it cannot be kept."""
+        """Put aside: another is in hand. ValueError where it cannot be drawn on, OSError where it cannot be kept."""
         self._recorder.add(image)
+        _layers.set_aside(self._viewer, image, None, True)
 
     def remove(self, key: str, forget: bool) -> None:
         """Out of the project and the viewer; another one is in hand. Its strokes are deleted if told to `forget`."""

@@ -211,13 +211,13 @@ def belong(strokes: Labels, image: Image) -> bool:
 
 
 def set_aside(viewer: ViewerModel, image: Image, strokes: Labels | None, aside: bool) -> None:
-    """Hide an image with all that is of it; or show again what was hidden so."""
+    """Hide an image with all that is of it; or show it and its strokes, whoever hid them, and what was hidden so."""
     ours = [image, strokes, *_all_of(viewer, image)]
     for layer in (each for each in ours if each is not None):
-        if aside and layer.visible:
+        if aside and (layer.visible or layer == image):
             note(layer, aside=True)
             layer.visible = False
-        elif not aside and is_aside(layer):
+        elif not aside and (layer in (image, strokes) or is_aside(layer)):
             note(layer, aside=False)
             layer.visible = True
 
@@ -231,7 +231,6 @@ def bring_into_view(viewer: ViewerModel, image: Image, strokes: Labels | None, c
         home = home_of(other)
         set_aside(viewer, other, members(viewer, home)[1] if home else None, True)
     set_aside(viewer, image, strokes, False)
-    image.visible = True
     frame(viewer, image)
 
 

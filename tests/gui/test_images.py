@@ -174,7 +174,7 @@ def test_an_image_that_is_opened_can_be_added_at_once(
     qtbot.waitUntil(lambda: not widget.list._add.isHidden(), timeout=2000)
     viewer.layers.remove(third)
     qtbot.waitUntil(widget.list._add.isHidden, timeout=2000)
-    close(viewer, widget)
+    viewer.window.remove_dock_widget(widget)
 
 
 def test_strokes_lie_where_a_rotated_image_lies(make_napari_viewer: Callable[..., Viewer], tmp_path: Path) -> None:
@@ -325,6 +325,31 @@ def test_of_images_opened_together_the_chosen_one_comes_into_view(
     widget.layers.set_channels([light])
     widget.layers._new.click()
     assert light.visible and viewer.camera.zoom == near  # it was in view
+    close(viewer, widget)
+
+
+def test_an_image_that_its_eye_hides_shows_when_it_is_wanted_and_its_prediction_not_before(
+    make_napari_viewer: Callable[..., Viewer], tmp_path: Path
+) -> None:
+    viewer = make_napari_viewer(show=True)
+    widget = two_drawn(viewer, tmp_path / "both")
+    third = viewer.add_image(disc_image(), name="three")
+    third.visible = False
+    widget.list._add.click()
+    widget._watch([viewer.layers["two"], third], ("background", "object"))
+    widget.session.predicted.emit(Prediction("three", None, {"ensemble": np.ones((48, 48), np.uint8)}, "x"))
+    assert in_view(viewer) == ["two", "strokes · two"]
+    jump(viewer, widget, 2)
+    assert in_view(viewer) == ["three", "ensemble · three", "strokes · three"]
+    viewer.layers["strokes · two"].visible = False
+    jump(viewer, widget, 1)
+    assert in_view(viewer) == ["two", "strokes · two"]
+    viewer.layers["two"].visible = False
+    widget.gallery.bring_forward(viewer.layers["two"])
+    assert in_view(viewer) == ["two", "strokes · two"]
+    viewer.layers["one"].visible = True  # by its eye, but what is in hand is two
+    widget.gallery.bring_forward(viewer.layers["one"])
+    assert in_view(viewer) == ["one", "strokes · one"] and widget.layers.value()[0] == viewer.layers["one"]
     close(viewer, widget)
 
 
