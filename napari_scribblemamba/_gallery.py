@@ -39,7 +39,7 @@ class Gallery(QObject):
         self._listing.setSingleShot(True)
         self._listing.setInterval(LIST)
         self._listing.timeout.connect(self.list)
-        self._coming = QTimer(self)  # until napari has chosen the active one among new layers
+        self._coming = QTimer(self)  # until napari is through with layers that come and go
         self._coming.setSingleShot(True)
         self._coming.timeout.connect(self._leave_aside)
         viewer.layers.events.inserted.connect(self._on_inserted)
@@ -69,6 +69,7 @@ class Gallery(QObject):
             show_error(f"{e}; Find… says where it is" if isinstance(e, FileNotFoundError) else str(e))
             self._panel.setValue(key)  # what to find
         else:
+            self._panel.setValue(key)
             self._take_in_hand()
             self.shown.emit()
 
@@ -115,10 +116,15 @@ class Gallery(QObject):
         self._listing.start()  # there may be more to add
 
     def _on_removed(self, event: object) -> None:
+        self._coming.start()
         self._listing.start()
 
     def _leave_aside(self) -> None:
-        """napari activates the last layer of a project that it reads: nobody draws on what is put aside."""
+        """Nobody looks at or draws on what is put aside, though it is in hand once the image before it is removed, or
+        active as the last layer of a project that napari has read."""
+        if self._hand.image is not None and _notes.is_aside(self._hand.image):
+            self.bring_forward(self._hand.image)
+            self.bring_into_view()  # where it has no strokes yet
         active = self._viewer.layers.selection.active
         if active is not None and _notes.is_aside(active):
             self._take_in_hand()

@@ -106,6 +106,8 @@ class Images:
                 self._slices[self._home(other)] = _layers.visible_slice(self._viewer, layer) or 0
             if layer is not None:
                 _layers.set_aside(self._viewer, layer, drawn, True)
+            elif drawn is not None:  # its image was removed from the viewer
+                drawn.visible = False
         _layers.set_aside(self._viewer, image, strokes, False)
         _layers.frame(self._viewer, image)
         if image.ndim > 2:

@@ -240,6 +240,14 @@ def _covers(layer: Layer) -> bool:
     return is_source_image(layer) and layer.visible and layer.opacity == 1 and not mixed
 
 
+def put_below(viewer: ViewerModel, image: Image, strokes: Labels) -> None:
+    """An image that lies over its strokes."""
+    if image in viewer.layers and strokes in viewer.layers:
+        here, there = viewer.layers.index(image), viewer.layers.index(strokes)
+        if there < here:
+            viewer.layers.move(here, there)
+
+
 def take_away(viewer: ViewerModel, image: Image, strokes: Labels | None) -> None:
     """Remove an image from the viewer with all that is of it."""
     for layer in [*_all_of(viewer, image), strokes, image]:
@@ -623,6 +631,15 @@ def overlays(viewer: ViewerModel, image: Image) -> list[Image | Labels]:
     """Every layer of ours that shows predictions for this image, or something made of them."""
     ours = [layer for layer in viewer.layers if isinstance(layer, (Image, Labels)) and _is_shown_by_us(layer)]
     return [layer for layer in ours if layer.metadata[KEY]["image"] == image.unique_id]
+
+
+def remove_strays(viewer: ViewerModel) -> None:
+    """Take away what shows predictions of images that are no longer in the viewer."""
+    there = {layer.unique_id for layer in viewer.layers}
+    ours = [layer for layer in viewer.layers if isinstance(layer, (Image, Labels)) and _is_shown_by_us(layer)]
+    for layer in [each for each in ours if each.metadata[KEY]["image"] not in there]:
+        unlock(layer)
+        viewer.layers.remove(layer)
 
 
 def set_view(viewer: ViewerModel, image: Image, view: View) -> None:

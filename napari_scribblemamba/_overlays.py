@@ -6,6 +6,7 @@ from dataclasses import replace
 from napari.layers import Image
 from napari.utils.notifications import show_error
 from napari.viewer import Viewer
+from psygnal import Signal
 from qtpy.QtCore import QTimer
 from superqt.utils import qthrottled
 
@@ -21,6 +22,8 @@ ARRIVAL = 100  # ms between two new layers: each makes the window wait
 
 class Overlays:
     """Those of the last training or prediction."""
+
+    missed = Signal()  # images were removed from the viewer, or are back
 
     def __init__(self, viewer: Viewer, classes: ClassesPanel, panel: ViewPanel) -> None:
         self._viewer, self._classes, self._panel = viewer, classes, panel
@@ -38,10 +41,19 @@ class Overlays:
         self._arrivals = QTimer()
         self._arrivals.setInterval(ARRIVAL)
         self._arrivals.timeout.connect(self._add_layer)
+        self._missing: list[str] = []
+        self._removal = QTimer()  # until napari, which may remove several layers, is through
+        self._removal.setSingleShot(True)
+        self._removal.timeout.connect(self._follow_images)
+        viewer.layers.events.inserted.connect(self._on_layers)
+        viewer.layers.events.removed.connect(self._on_layers)
         self._refresh = qthrottled(self._refresh_layers, timeout=REFRESH, leading=True)
         panel.valueChanged.connect(self.show_view)
 
     def end(self) -> None:
+        for event in (self._viewer.layers.events.inserted, self._viewer.layers.events.removed):
+            event.disconnect(self._on_layers)
+        self._removal.stop()
         self._arrivals.stop()
         self._refresh.cancel()
 
@@ -67,13 +79,16 @@ class Overlays:
         self.recolour()
 
     def image(self, name: str) -> Image | None:
-        """Of that name, if it is still in the viewer."""
+        """Of that name, if it is still in the viewer, or is there again: opened anew, it is another layer."""
         image = self._images.get(name)
-        return image if image in self._viewer.layers else None
+        if image is None or image in self._viewer.layers:
+            return image
+        home = _notes.home_of(image)
+        return None if home is None else _layers.members(self._viewer, home)[0]
 
     def name_of(self, image: Image) -> str:
         """What it was called when predictions of it began: the layer may have another name by now."""
-        return next((name for name, each in self._images.items() if each == image), image.name)
+        return next((name for name in self._images if self.image(name) == image), image.name)
 
     def source(self, image: Image | None) -> str:
         """What the overlay of this image shows, for people; "" where it has none."""
@@ -82,7 +97,21 @@ class Overlays:
         return self.sources.get(self.name_of(image), "")
 
     def images(self) -> list[Image]:
-        return [image for image in self._images.values() if image in self._viewer.layers]
+        return [image for image in map(self.image, self._images) if image is not None]
+
+    def missing(self) -> list[str]:
+        """Images that were removed from the viewer meanwhile."""
+        return [name for name in self._images if self.image(name) is None]
+
+    def _on_layers(self, event: object) -> None:
+        self._removal.start()
+
+    def _follow_images(self) -> None:
+        """What was over a removed image goes with it."""
+        _layers.remove_strays(self._viewer)
+        before, self._missing = self._missing, self.missing()
+        if self._missing != before:
+            self.missed.emit()
 
     def brushes(self) -> tuple[_notes.Brush, ...]:
         """The colours of the predicted classes: those of the brushes, where there is one of that name."""

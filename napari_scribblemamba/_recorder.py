@@ -7,6 +7,7 @@ import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -65,6 +66,8 @@ class Recorder(QObject):
         self._again.setInterval(LOOK_AGAIN)
         self._again.timeout.connect(self._tell)
         self._refused.connect(self.failed, Qt.ConnectionType.QueuedConnection)
+        # first: we say whose an image is before a panel looks for its strokes
+        viewer.layers.events.inserted.connect(self._on_inserted, position="first")
         viewer.layers.events.removed.connect(self._on_removed)
 
     # what is followed -----------------------------------------------------------------------------------------------
@@ -78,6 +81,7 @@ class Recorder(QObject):
             if strokes.unique_id not in self._entries:
                 self._follow(image, strokes)
             self._held = self._entries[strokes.unique_id]
+            self._held.image = image  # it may have been opened anew
         self._tell()
 
     def follow(self, image: Image, strokes: Labels) -> None:
@@ -129,6 +133,7 @@ class Recorder(QObject):
             entry.strokes.events.paint.disconnect(self._on_paint)
         self._entries, self._held = {}, None
         self._again.stop()
+        self._viewer.layers.events.inserted.disconnect(self._on_inserted)
         self._viewer.layers.events.removed.disconnect(self._on_removed)
         for folder in list(self._projects):
             self._close(folder)
@@ -472,6 +477,20 @@ class Recorder(QObject):
             return
         entry.due.append(self._region(entry.strokes))
         QTimer.singleShot(0, self.settle)  # for a fill, napari tells before the pixels change
+
+    def _on_inserted(self, event: object) -> None:
+        """An image that was removed and is opened again is the project's, and has its strokes."""
+        image = event.value
+        if not _layers.is_source_image(image) or _notes.home_of(image) is not None:
+            return
+        path, space = _path_of(image, self._viewer), _space(image)
+        for folder, project in self._projects.items():
+            for key, known in project.images.items():
+                there, strokes = _layers.members(self._viewer, (str(folder), key))
+                if there is None and (known.path, known.shape) == (path, space):
+                    _notes.note(image, project=str(folder), key=key, box=known.settings.get("box"))
+                    if strokes is not None:  # once napari is through with the new layer
+                        QTimer.singleShot(0, partial(_layers.put_below, self._viewer, image, strokes))
 
     def _on_removed(self, event: object) -> None:
         """A project none of whose strokes are left is closed."""

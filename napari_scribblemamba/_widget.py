@@ -186,6 +186,7 @@ class ScribbleMamba(QWidget):
         self.layers.newRequested.connect(self._new_strokes)
         self.layers.denseRequested.connect(self._take_dense)
         self.classes.valueChanged.connect(self.overlays.recolour)
+        self.overlays.missed.connect(self._on_missed)
         self.paintbox.taken.connect(self._end_replay)
         self.paintbox.marked.connect(self._take_up_strokes)
         self.gallery.leaving.connect(self._end_replay)
@@ -317,10 +318,19 @@ class ScribbleMamba(QWidget):
         trains = self.session.state in ("training", "paused")
         if trains and not self.training.value():
             return
-        pairs, self._visited = list(self._visited.values()), {}
+        pairs, self._visited = [pair for pair in self._visited.values() if pair[0] in self._viewer.layers], {}
         self._visit()
         if trains:
-            self.progress.set_note("\n".join(filter(None, [self._take_up(*pair) for pair in pairs])))
+            self.progress.set_note("\n".join(filter(None, [self._missed(), *(self._take_up(*pair) for pair in pairs)])))
+
+    def _missed(self) -> str:
+        """Which images of the training were removed from the viewer; "" where none was."""
+        names = ", ".join(self.overlays.missing())
+        return f"{names} removed from the viewer; what was drawn there is learnt from all the same" if names else ""
+
+    def _on_missed(self) -> None:
+        if self.session.state in ("training", "paused"):
+            self.progress.set_note(self._missed())
 
     def _visit(self) -> None:
         """The strokes in hand may be drawn on; who then goes on to another image at once loses none of them."""

@@ -175,6 +175,7 @@ def test_an_image_that_is_opened_can_be_added_at_once(
     viewer.layers.remove(third)
     qtbot.waitUntil(widget.list._add.isHidden, timeout=2000)
     viewer.window.remove_dock_widget(widget)
+    widget.deleteLater()
 
 
 def test_strokes_lie_where_a_rotated_image_lies(make_napari_viewer: Callable[..., Viewer], tmp_path: Path) -> None:
@@ -351,6 +352,70 @@ def test_an_image_that_its_eye_hides_shows_when_it_is_wanted_and_its_prediction_
     widget.gallery.bring_forward(viewer.layers["one"])
     assert in_view(viewer) == ["one", "strokes · one"] and widget.layers.value()[0] == viewer.layers["one"]
     close(viewer, widget)
+
+
+def test_an_image_that_is_removed_and_opened_again_has_its_strokes_and_its_training(
+    make_napari_viewer: Callable[..., Viewer], qtbot: QtBot, tmp_path: Path
+) -> None:
+    Endless.made = []
+    viewer = make_napari_viewer(show=True)
+    widget = two_drawn(viewer, tmp_path / "both", Endless)
+    widget.settings.setValue(TINY)
+    widget.button.click()
+    qtbot.waitUntil(lambda: is_past(TINY.iterations, widget) and "ensemble · two" in viewer.layers, timeout=30_000)
+    strokes, [run] = viewer.layers["strokes · two"], Endless.made
+    viewer.layers.selection = {viewer.layers["two"], viewer.layers["ensemble · two"]}
+    viewer.layers["ensemble · two"].locked = False
+    viewer.layers.remove_selected()
+    qtbot.waitUntil(lambda: [each.name for each in viewer.layers if "two" in each.name] == ["strokes · two"])
+    qtbot.waitUntil(lambda: "two removed from the viewer" in widget.progress.note())
+    assert widget.session.state == "training"
+    qtbot.waitUntil(lambda: in_view(viewer) == ["one", "ensemble · one", "strokes · one"])
+    assert widget.layers.value() == (viewer.layers["one"], viewer.layers.selection.active)
+    [again] = viewer.open(tmp_path / "two.tif", plugin="napari")
+    again.scale = SCALE
+    qtbot.waitUntil(lambda: not widget.progress.note())
+    jump(viewer, widget, 1)
+    assert widget.layers.value() == (again, strokes) and len(widget.gallery.images.rows()) == 2
+    draw(viewer, (40, 4), (40, 44))
+    qtbot.waitUntil(lambda: (run.samples[0].target[40] != IGNORE).any(), timeout=10_000)
+    assert not widget.progress.note()
+    widget.button.click()
+    qtbot.waitUntil(lambda: widget.session.state == "idle", timeout=30_000)
+    widget.models._all.click()
+    qtbot.waitUntil(lambda: widget.session.state == "idle" and "ensemble · two" in viewer.layers, timeout=30_000)
+    assert [each.name for each in viewer.layers if "ensemble" in each.name] == ["ensemble · one", "ensemble · two"]
+    widget.view.blink()
+    assert not viewer.layers["ensemble · two"].visible
+    viewer.window.remove_dock_widget(widget)
+    widget.deleteLater()
+
+
+def test_the_only_image_opened_again_takes_up_its_strokes(
+    make_napari_viewer: Callable[..., Viewer], tmp_path: Path
+) -> None:
+    tifffile.imwrite(tmp_path / "one.tif", disc_image())
+    viewer = make_napari_viewer(show=True)
+    widget = docked(viewer)
+    [image] = viewer.open(tmp_path / "one.tif", plugin="napari")
+    image.scale = SCALE
+    widget.layers._new.click()
+    strokes_of_both(viewer, widget)
+    strokes = widget.layers.value()[1]
+    widget.box_layer.setValue(Box(4, 6, 40, 44))
+    widget.recorder.keep_settings(image)
+    viewer.layers.remove(image)
+    tifffile.imwrite(tmp_path / "other.tif", disc_image() + 1)
+    [other] = viewer.open(tmp_path / "other.tif", plugin="napari")
+    assert widget.layers.value() == (other, None)
+    viewer.layers.remove(other)
+    [again] = viewer.open(tmp_path / "one.tif", plugin="napari")
+    assert widget.layers.value() == (again, strokes) and widget.box.value() == Box(4, 6, 40, 44)
+    assert widget.recorder.layers == (again, strokes)
+    QTest.qWait(50)
+    assert [each for each in viewer.layers if each in (again, strokes)] == [again, strokes]  # drawn on, not under
+    viewer.window.remove_dock_widget(widget)
+    widget.deleteLater()
 
 
 def test_a_prediction_of_an_image_put_aside_shows_with_it(
