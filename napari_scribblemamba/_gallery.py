@@ -45,6 +45,7 @@ class Gallery(QObject):
         viewer.layers.events.inserted.connect(self._on_inserted)
         viewer.layers.events.removed.connect(self._on_removed)
         recorder.told.connect(self._tell)
+        recorder.closed.connect(self._on_closed)
         panel.valueChanged.connect(lambda: self.show(panel.value()))
         panel.addRequested.connect(self._add)
         panel.removeRequested.connect(self._remove)
@@ -183,9 +184,17 @@ class Gallery(QObject):
             show_error(f"no image of {folder} is where it was: {missing}. Put one back and open the project again")
             return
         self._hand.take(*opened)
+        self.bring_into_view()
         self._take_in_hand()
         if folder == self._project.recovered():
             self.offer_recovered()  # the next: this one is open now
+
+    def _on_closed(self, folder: Path) -> None:
+        """Strokes were deleted from the viewer, not from the disk."""
+        if _recovery.is_private(folder):
+            self.offer_recovered()
+        else:
+            show_info(f"the strokes are kept in {folder}; Open project… brings them back")
 
     def _forget(self, folder: Path) -> None:
         try:
@@ -195,7 +204,7 @@ class Gallery(QObject):
         self.offer_recovered()
 
     def offer_recovered(self) -> None:
-        """The newest strokes that an earlier session has not saved, of those that can be read."""
+        """The newest strokes that nobody has saved, of those that can be read."""
         self._project.set_recovered(None)
         try:
             _recovery.prune()

@@ -76,8 +76,12 @@ class Images:
     def open_project(self, folder: Path) -> tuple[Image, Labels] | None:
         """The first image of a project that is there, and its strokes; the others come when they are wanted. None where
         none is there. OSError, ValueError where it cannot be opened."""
-        layers = [self._viewer.add_layer(Layer.create(*each)) for each in read_project(str(folder), most=1)]
-        return (layers[0], layers[-1]) if layers else None
+        layers = [Layer.create(*each) for each in read_project(str(folder), most=1)]
+        if not layers:
+            return None
+        image, _ = _layers.members(self._viewer, _notes.home_of(layers[0]))  # perhaps only its strokes were deleted
+        added = [self._viewer.add_layer(each) for each in layers if image is None or isinstance(each, Labels)]
+        return added[0] if image is None else image, added[-1]
 
     # layers ---------------------------------------------------------------------------------------------------------
 

@@ -50,6 +50,7 @@ class Recorder(QObject):
 
     told = Signal()  # there is news for `line`
     reclassed = Signal(object)  # these strokes (a layer) have other classes or marks now, by an undo perhaps
+    closed = Signal(object)  # the folder of a project none of whose strokes are in the viewer any more
     failed = Signal(object)  # Exception, on the window's thread
     _refused = Signal(object)  # the same, on the writer's
 
@@ -502,6 +503,7 @@ class Recorder(QObject):
         self._held = None if self._held is entry else self._held
         if entry.project is not None and not self._of(entry.project):
             self._close(entry.project.folder)
+            self.closed.emit(entry.project.folder)
 
     def _tell(self) -> None:
         self.told.emit()

@@ -141,6 +141,32 @@ def test_recovered_strokes_are_offered_one_after_the_other_and_damaged_ones_hide
     close(viewer, widget)
 
 
+@pytest.mark.parametrize("saved", [False, True])
+def test_strokes_whose_layer_is_deleted_come_back_at_once(
+    make_napari_viewer: Callable[..., Viewer], tmp_path: Path, saved: bool
+) -> None:
+    viewer = make_napari_viewer(show=True)
+    image = viewer.add_image(disc_image(), scale=SCALE, name="disc")
+    widget = docked(viewer)
+    values = scribble(viewer, widget).copy()
+    widget.recorder.settle()
+    if saved:
+        widget.project.saveRequested.emit(tmp_path / "heart")
+    folder = widget.recorder.project()
+    viewer.layers.remove("strokes · disc")
+    if saved:
+        assert widget.project.recovered() is None and str(folder) in messages()[-1]
+        widget.project.openRequested.emit(folder)
+    else:
+        assert widget.project.recovered() == folder and not widget.project._offer.isHidden()
+        widget.project._take_up.click()
+    assert [layer.name for layer in viewer.layers] == ["disc", "strokes · disc"] and widget.project._offer.isHidden()
+    strokes = viewer.layers[1]
+    assert widget.layers.value() == (image, strokes) and np.array_equal(strokes.data, values)
+    viewer.window.remove_dock_widget(widget)
+    widget.deleteLater()
+
+
 def private_project(pixels: Path, days: float, draws: bool = True) -> Path:
     """A private project of this image, last drawn in so many days ago."""
     project = Project.create(_recovery.new_folder(pixels.stem), [("background", "#000000")])
