@@ -2,10 +2,10 @@
 
 RUN is a folder that trainer.fit wrote, or bundled:NAME (docs/models.md). FOLDER holds CASE_0000.nii.gz (or .png, .tif;
 _0001 and so on for further channels), or images of any other names that have all their channels in one file; out come
-CASE.nii.gz and so on: uint8 class ids as in the training dataset, with the geometry of the image. With --dataset
-DATASET instead of --images it is the images of a dataset that are labelled, and the strokes on them help. --minimum,
---largest and --holes clean the labels. Of a run that has learnt interiors and boundaries, --instances writes the number
-of each object, uint16. Images that cannot be labelled are named at the end.
+CASE.nii.gz and so on: uint8 class ids as in the training dataset, with the geometry of a NIfTI image. With --dataset
+DATASET instead of --images it is the images of a dataset that are labelled, which must be fit to train on, and the
+strokes on them help. --minimum, --largest and --holes clean the labels. Of a run that has learnt interiors and
+boundaries, --instances writes the number of each object, uint16. Images that cannot be labelled are named at the end.
 
 Of a run for whole images comes a table: labels.csv (case, class, the probability of each), or landmarks.csv (case,
 landmark, z, y, x in mm from the centre of the first voxel).
