@@ -95,6 +95,8 @@ class Images:
         if image is None:
             *pixels, _ = project_layers(project, key)
             image = self._load(*pixels[0])
+            if strokes is not None:
+                _layers.put_below(self._viewer, image, strokes)
         if strokes is None:
             where = {**_layers.geometry_of(image), "metadata": image.metadata}
             strokes = self._load(*project_strokes(project, key, where))

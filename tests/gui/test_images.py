@@ -391,6 +391,18 @@ def test_an_image_that_is_removed_and_opened_again_has_its_strokes_and_its_train
     widget.deleteLater()
 
 
+def test_an_image_that_was_removed_comes_back_under_its_strokes(
+    make_napari_viewer: Callable[..., Viewer], tmp_path: Path
+) -> None:
+    viewer = make_napari_viewer(show=True)
+    widget = two_drawn(viewer, tmp_path / "both")
+    viewer.layers.remove("one")
+    jump(viewer, widget, 0)
+    assert in_view(viewer) == ["one", "strokes · one"]
+    viewer.window.remove_dock_widget(widget)
+    widget.deleteLater()
+
+
 def test_the_only_image_opened_again_takes_up_its_strokes(
     make_napari_viewer: Callable[..., Viewer], tmp_path: Path
 ) -> None:
