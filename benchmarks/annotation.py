@@ -6,7 +6,8 @@
 A simulated annotator (trainer.annotator) begins with a stroke of every class, of a volume on its middle slice. The
 networks train for some iterations, the answer is scored, and each policy draws for the same seconds more; the training
 goes on with the new strokes, as in the plugin. The answer is that of Model.fill_in. Policies:
-    doubt          what the plugin says: places of the answer's entropy, slice by slice (trainer.disagreement)
+    doubt          what the plugin says: places of the answer's entropy, slice by slice, and of a 2-D image what looks
+                   like nothing drawn (trainer.disagreement)
     ensemble       the same with the entropy of the networks' ensemble alone
     disagreement   the same with the divergence of the networks
     ordered        the same with the UNet's entropy
@@ -231,7 +232,7 @@ def drawn_until(
 
 
 def guided(
-    choose: Callable[[dict[str, np.ndarray], np.ndarray, np.ndarray, np.random.Generator], list[Place]],
+    choose: Callable[[dict[str, np.ndarray], np.ndarray, np.ndarray, Case, np.random.Generator], list[Place]],
     finish: bool = True,
 ) -> Next:
     """Draws at the places that `choose` finds, by P, the labels on the screen and what is drawn (*space).
@@ -243,7 +244,7 @@ def guided(
         before: list[Stroke], P: dict[str, np.ndarray], labels: np.ndarray, case: Case, rng: np.random.Generator
     ) -> Iterator[Stroke]:
         truth, drawn = case.truth.target, list(before)
-        found = choose(P, labels, painted(before, truth.shape), rng)
+        found = choose(P, labels, painted(before, truth.shape), case, rng)
         for stroke in visits(found, truth, drawn, rng, finish and truth.ndim == 3):
             drawn.append(stroke)
             yield stroke
@@ -272,7 +273,15 @@ def missing(truth: np.ndarray, z: int, strokes: list[Stroke], rng: np.random.Gen
 
 def of_map(heat: Callable[[dict[str, np.ndarray], np.random.Generator], np.ndarray]) -> Next:
     """At the places of a map (*space) that is made of P, as the plugin names them."""
-    return guided(lambda P, labels, drawn, rng: places({IMAGE: heat(P, rng)}, {IMAGE: drawn}, {IMAGE: labels}, MOST))
+
+    def choose(
+        P: dict[str, np.ndarray], labels: np.ndarray, drawn: np.ndarray, case: Case, rng: np.random.Generator
+    ) -> list[Place]:
+        each = (heat(P, rng), drawn, labels, case.truth.image)
+        maps, strokes, classes, images = ({IMAGE: values} for values in each)
+        return places(maps, strokes, classes, MOST, images)
+
+    return guided(choose)
 
 
 def divided(P: dict[str, np.ndarray]) -> np.ndarray:
@@ -286,14 +295,18 @@ def noise(P: dict[str, np.ndarray], rng: np.random.Generator) -> np.ndarray:
     return rng.random(next(iter(P.values())).shape[1:], np.float32)
 
 
-def anywhere(P: dict[str, np.ndarray], labels: np.ndarray, drawn: np.ndarray, rng: np.random.Generator) -> list[Place]:
+def anywhere(
+    P: dict[str, np.ndarray], labels: np.ndarray, drawn: np.ndarray, case: Case, rng: np.random.Generator
+) -> list[Place]:
     """Pixels at random."""
     pixels = rng.choice(drawn.size, MOST, replace=False)
     spots = zip(*np.unravel_index(pixels, as_slices(drawn).shape), strict=True)
     return [Place(IMAGE, int(z), int(row), int(column), 0.0) for z, row, column in spots]
 
 
-def uncertain(P: dict[str, np.ndarray], labels: np.ndarray, drawn: np.ndarray, rng: np.random.Generator) -> list[Place]:
+def uncertain(
+    P: dict[str, np.ndarray], labels: np.ndarray, drawn: np.ndarray, case: Case, rng: np.random.Generator
+) -> list[Place]:
     """Where one network knows least."""
     found = peaks(IMAGE, entropy(P["unet"]), drawn, np.zeros_like(labels), MOST)
     return apart(sorted(found, key=lambda place: -place.score), MOST)

@@ -51,7 +51,8 @@ class Guide:
             held = None
         drawn = sample.target if held is None else np.minimum(sample.target, held)  # IGNORE is the highest
         labels = shown.argmax(0).astype(np.uint8)
-        found = peaks(sample.name, entropy(shown), plane_of(sample, drawn, index), labels, PLACES)
+        image = sample.image if index is None else None
+        found = peaks(sample.name, entropy(shown), plane_of(sample, drawn, index), labels, PLACES, image)
         self._places[piece] = [place if index is None else _placed(place, sample, index) for place in found]
         if held is not None:
             self._answers[piece] = answers(probabilities, plane_of(sample, held, index))

@@ -5,21 +5,24 @@ The entropy of an ensemble: Lakshminarayanan et al., arXiv 1612.01474. Query by 
 COLT 1992; the divergence is Lin's, IEEE Trans. Inf. Theory 37 (1991), eq. 5.1, of as many distributions as there are
 networks. In the plane a place is a soft disc of radius REACH. The slice with most doubt around it comes first, with a
 place for each class: strokes of all classes are what can be carried to its neighbours, and whoever draws would rather
-not change slices after every stroke.
+not change slices after every stroke. Who is sure and wrong has no doubt: on an image of one slice the place that looks
+least like anything drawn is one of the second turn.
 
 K classes · P probabilities (K, *space) · space is (H, W) or (D, H, W) · map float32 (*space) in 0..1
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import ndimage as ndi
+from scipy.spatial import cKDTree
 from scipy.special import entr
 from skimage.feature import peak_local_max
 
 from trainer.annotator import as_slices
+from trainer.propagation import PIXELS, contrast, shrunken
 from trainer.sample import IGNORE
 
 REACH = 8  # pixels of a place's disc, and between two places
@@ -36,7 +39,7 @@ class Place:
     slice: int  # along the first axis; 0 of a 2-D image
     row: int
     column: int
-    score: float  # pixels of full doubt around it: the map's sum under the soft disc
+    score: float  # pixels of full doubt around it: the map's sum under the soft disc; 0 of what only looks strange
     turn: int = 0  # how many places of its slice and class have more
     doubt: float = 0.0  # pixels of full doubt in all of its slice
     classes: int = 0  # that are seen in its slice
@@ -75,21 +78,49 @@ def bits(P: np.ndarray) -> np.ndarray:
 
 
 def places(
-    maps: Mapping[str, np.ndarray], strokes: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray], count: int
+    maps: Mapping[str, np.ndarray],
+    strokes: Mapping[str, np.ndarray],
+    labels: Mapping[str, np.ndarray],
+    count: int,
+    images: Mapping[str, np.ndarray] | None = None,
 ) -> list[Place]:
     """`count` places, best first, over all slices and images of maps {image: (*space)}.
 
     strokes {image: uint8 (*space)}: what is drawn already, IGNORE elsewhere; near a stroke no place is named. labels
-    {image: uint8 (*space)}: the classes as far as they are known.
+    {image: uint8 (*space)}: the classes as far as they are known; images {image: (C, *space)}: where they are given,
+    what looks like nothing drawn counts, too.
     """
-    found = (place for name in maps for place in peaks(name, maps[name], strokes[name], labels[name], count))
-    return ranked(found, count)
+    each = ((name, maps[name], strokes[name], labels[name], count, (images or {}).get(name)) for name in maps)
+    return ranked((place for one in each for place in peaks(*one)), count)
 
 
-def peaks(name: str, values: np.ndarray, drawn: np.ndarray, labels: np.ndarray, most: int) -> Iterator[Place]:
-    """The `most` best of every class in each slice of one image."""
+def peaks(
+    name: str,
+    values: np.ndarray,
+    drawn: np.ndarray,
+    labels: np.ndarray,
+    most: int,
+    image: np.ndarray | None = None,
+) -> Iterator[Place]:
+    """The `most` best of every class in each slice of one image; of a 2-D image (C, H, W) the strangest, too."""
     for z, planes in enumerate(zip(*map(as_slices, (values, drawn, labels)), strict=True)):
-        yield from peaks_of(name, z, *planes, most)
+        found = list(peaks_of(name, z, *planes, most))
+        yield from found
+        if image is not None and image.ndim == 3 and found:
+            yield strangest(found[0], image, planes[1])
+
+
+def strangest(place: Place, image: np.ndarray, strokes: np.ndarray) -> Place:
+    """Where an image (C, H, W) looks least like anything that was drawn, far from strokes (H, W); `place` is one there
+    already. What counts is the contrast, by the mean over the soft disc; of large images at a lower resolution."""
+    small, drawn = shrunken(image, strokes, PIXELS)
+    size, coarse = np.array(strokes.shape), np.array(drawn.shape)
+    tones = np.stack([ndi.gaussian_filter(channel, 1.0) for channel in contrast(small)])
+    known = tones[:, drawn != IGNORE].T if (drawn != IGNORE).any() else tones.mean((1, 2))[None]
+    unlike = cKDTree(known).query(tones.reshape(len(tones), -1).T)[0].reshape(drawn.shape)
+    unlike = ndi.gaussian_filter(unlike, BLUR * coarse / size) * far_from(drawn)
+    row, column = ((np.unravel_index(unlike.argmax(), unlike.shape) + np.float64(0.5)) * size / coarse).astype(int)
+    return replace(place, row=int(row), column=int(column), score=0.0, turn=1)
 
 
 def peaks_of(

@@ -127,6 +127,21 @@ def test_a_place_that_was_drawn_on_is_left_alone() -> None:
     assert all(abs(place.row - 20) > DRAWN or not 15 - DRAWN <= place.column <= 24 + DRAWN for place in left)
 
 
+@pytest.mark.parametrize("side", [60, 600])
+def test_of_a_picture_what_looks_like_nothing_drawn_has_the_second_turn(side: int) -> None:
+    """The networks are sure that a bright spot is ground, as they have not seen its like; another was drawn on."""
+    y, x = np.indices((side, side))
+    image = np.random.default_rng(0).normal(0, 1, (1, side, side)).astype(np.float32)
+    for row, column, bright in ((side - 15, side - 15, 90), (side - 15, 15, 30)):
+        image[0, np.hypot(y - row, x - column) < 8] += bright
+    maps, labels = {"a": doubt((side, side), ((20, 20), 5), ((20, 45), 4))}, {"a": np.zeros((side, side), np.uint8)}
+    strokes = blank(side, side)
+    strokes[5], strokes[side - 17 : side - 12, 13:18] = 0, 1
+    *doubtful, strange = places(maps, {"a": strokes}, labels, 3, {"a": image})
+    assert doubtful == places(maps, {"a": strokes}, labels, 2) and strange.score == 0
+    assert np.hypot(strange.row - (side - 15), strange.column - (side - 15)) < 8 + side / 100
+
+
 def test_everything_drawn_and_nothing_in_doubt() -> None:
     class_0 = {"a": np.zeros((30, 30), np.uint8)}
     assert places({"a": np.ones((30, 30), np.float32)}, {"a": np.zeros((30, 30), np.uint8)}, class_0, 5) == []
