@@ -42,8 +42,8 @@ class Gallery(QObject):
         self._coming = QTimer(self)  # until napari is through with layers that come and go
         self._coming.setSingleShot(True)
         self._coming.timeout.connect(self._leave_aside)
-        viewer.layers.events.inserted.connect(self._on_inserted)
-        viewer.layers.events.removed.connect(self._on_removed)
+        viewer.layers.events.inserted.connect(self._on_layers)
+        viewer.layers.events.removed.connect(self._on_layers)
         recorder.told.connect(self._tell)
         recorder.closed.connect(self._on_closed)
         panel.valueChanged.connect(lambda: self.show(panel.value()))
@@ -56,8 +56,8 @@ class Gallery(QObject):
 
     def end(self) -> None:
         """The viewer outlives the panel."""
-        self._viewer.layers.events.inserted.disconnect(self._on_inserted)
-        self._viewer.layers.events.removed.disconnect(self._on_removed)
+        self._viewer.layers.events.inserted.disconnect(self._on_layers)
+        self._viewer.layers.events.removed.disconnect(self._on_layers)
 
     # the images -----------------------------------------------------------------------------------------------------
 
@@ -112,13 +112,9 @@ class Gallery(QObject):
             self._viewer.layers.selection.active = strokes
             strokes.mode = "erase" if self.mode == "erase" else "paint"
 
-    def _on_inserted(self, event: object) -> None:
+    def _on_layers(self, event: object) -> None:
         self._coming.start()
         self._listing.start()  # there may be more to add
-
-    def _on_removed(self, event: object) -> None:
-        self._coming.start()
-        self._listing.start()
 
     def _leave_aside(self) -> None:
         """Nobody looks at or draws on what is put aside, though it is in hand once the image before it is removed, or
