@@ -333,13 +333,14 @@ class Session:
         if training.stopped:
             return None
         self._teachers, self._parts = run.teachers, run.parts
-        iteration, due = 0, 0.0
+        iteration, due, told = 0, 0.0, ""
         looks: Iterator[Prediction | Exception] | None = None
         shown: dict[str, np.ndarray] = {}
         for progress in run:
-            if not iteration and progress.iteration and run.shortfall:
-                yield ValueError(run.shortfall)
             iteration = progress.iteration
+            if iteration and progress.stage == "training" and run.shortfall != told:
+                told = run.shortfall
+                yield ValueError(told)
             yield progress
             if progress.stage == "propagation":
                 yield from first_overlays(run.teachers, run.parts, shown)

@@ -133,6 +133,10 @@ class SharedRun(Run):
         """Never: each process spreads the strokes, and all must come to the same."""
         return False
 
+    def in_turn(self) -> Iterator[Sample]:
+        """All at once, since the processes' clocks differ."""
+        return iter(self.samples)
+
     @property
     def finished(self) -> bool:
         """What the first process finds; the loop asks once a step, in all processes at once."""

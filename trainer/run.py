@@ -31,7 +31,7 @@ from trainer.networks.blocks import seed_dropout
 from trainer.networks.pretrained import Report, load_official
 from trainer.objectives import OBJECTIVES, WHOLE_OBJECTIVES, Batch, Logits, ema_update, new_teacher
 from trainer.propagation import Teacher, propagating
-from trainer.sample import Sample, check, check_grids, check_wholes, loaded
+from trainer.sample import IGNORE, Sample, check, check_grids, check_wholes, loaded
 from trainer.stack import Part, Stack
 
 Result = TypeVar("Result")
@@ -66,6 +66,7 @@ class Run:
     """
 
     patience = 3.0  # new strokes wait for so many times as long as taking up the ones before took
+    meanwhile = 0.5  # and so does the next image whose strokes are still to be spread: what is there is learnt from
 
     def __init__(
         self,
@@ -126,9 +127,9 @@ class Run:
     def __iter__(self) -> Iterator[Progress]:
         self.begin()
         with side_by_side(self.config) as self._map, batch_thread(self.config) as self._pool:
-            batches = yield from self.batches()
+            batches = yield from self.renewed()
             while not self.finished:
-                if self._fresh and time.monotonic() >= self._busy_until:
+                if (self._fresh or not self.all_taken) and time.monotonic() >= self._busy_until:
                     batches = yield from self.renewed()
                 self.learning = self.learners()
                 losses = self.step(batches[self.iteration])
@@ -177,9 +178,9 @@ class Run:
     def learners(self) -> list[str]:
         """The networks that learn now: all, or the first alone as long as it has the lead. Once all have learnt, here
         or in the model that the run starts from, nobody leads."""
-        if self._ready is None:
+        if self._ready is None and self.all_taken:
             self._ready = self.fraction
-        until = self._ready + self.config.lead * (1 - self._ready)
+        until = 1.0 if self._ready is None else self._ready + self.config.lead * (1 - self._ready)
         leads = not self._begun_with and not all(self.steps.values()) and self.fraction < until
         return list(self.networks)[: 1 if leads else None]
 
@@ -254,8 +255,13 @@ class Run:
 
     @property
     def late(self) -> bool:
-        """Whether so much time is gone before the first step that it has to come now."""
-        return self.minutes > 0 and not self.iteration and self.seconds > SPREADING * 60 * self.minutes
+        """Whether so much time is gone before all strokes are spread that the rest is for learning."""
+        return self.minutes > 0 and self._ready is None and self.seconds > SPREADING * 60 * self.minutes
+
+    @property
+    def all_taken(self) -> bool:
+        """Whether every sample is learnt from by now."""
+        return self._taken >= len(self.samples)
 
     @property
     def shortfall(self) -> str:
@@ -291,7 +297,8 @@ class Run:
             network.train()
         self._history: list[list[float]] = []
         self.steps = dict.fromkeys(self.networks, 0)  # of each network
-        self._ready: float | None = None  # fraction of the budget that was gone when the first step began
+        self._ready: float | None = None  # fraction of the budget that was gone when all samples were learnt from
+        self._taken = 0  # samples that are learnt from by now
         self._begun_with = self.start is not None and len(self.start.shares) == len(self.networks)  # all have learnt
         self._step_seconds = self._save_seconds = self._look_seconds = 0.0
         self._last_step = self._last_save = time.monotonic()
@@ -301,20 +308,31 @@ class Run:
     def batches(self) -> Generator[Progress, None, Batches | Ahead]:
         """Prepare the samples, a Progress whenever more strokes are propagated; returns the batches by iteration."""
         cases = []
-        for sample in self.samples:
+        for sample in self.in_turn():
             case = yield from self.prepared(sample)
             cases.append(case)
+        self._taken = len(cases)
         self._last_step = time.monotonic()
         batches = Batches(cases, self.config)
         return batches if self._pool is None else Ahead(batches, self._pool, self.config.device.startswith("cuda"))
 
+    def in_turn(self) -> Iterator[Sample]:
+        """What is learnt from now: as before, and up to one more image whose strokes are to be spread, which takes
+        seconds. All at once where steps are counted, as these are to be the same on any machine."""
+        for place, sample in enumerate(self.samples):
+            yield sample
+            spread = self.config.propagation and (sample.target != IGNORE).any()
+            if place >= self._taken and spread and self.minutes and not self.late:
+                return
+
     def renewed(self) -> Generator[Progress, None, Batches | Ahead]:
-        """The batches of the newest strokes. The next ones wait for a while (`patience`): who draws on and on wants to
-        see it learn."""
-        begun = time.monotonic()
-        self.samples = self._fresh.pop()
+        """The batches of the newest strokes, or of one more image. The next ones wait for a while (`patience`,
+        `meanwhile`): who draws on and on wants to see it learn."""
+        begun, wait = time.monotonic(), self.patience if self._fresh else self.meanwhile
+        if self._fresh:
+            self.samples = self._fresh.pop()
         batches = yield from self.batches()
-        self._busy_until = self._last_step + self.patience * (self._last_step - begun)
+        self._busy_until = self._last_step + wait * (self._last_step - begun)
         return batches
 
     def prepared(self, sample: Sample) -> Generator[Progress, None, Case]:

@@ -138,6 +138,24 @@ def test_who_draws_on_and_on_still_sees_it_learn(monkeypatch: pytest.MonkeyPatch
     assert stages.count("propagation") < 10 and stages.count("training") == 20
 
 
+def test_what_is_spread_is_learnt_from_while_the_rest_is_spread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One image with strokes at a time, where the budget is one of minutes; the lead lasts until all are there."""
+    quick = trainer.run.propagating
+    monkeypatch.setattr("trainer.run.propagating", lambda *all: time.sleep(0.3) or quick(*all))
+    samples = [scribbled_disc(f"disc {i}", seed=i) for i in range(3)]
+    config = dataclasses.replace(QUICK, iterations=None, minutes=10.0, lead=1e-9)
+    run, known = Run(samples, config, CLASSES), []
+    for progress in run:
+        if progress.stage == "training":
+            known.append((len(run.teachers), len(progress.losses)))
+        if len(progress.losses) == 3:
+            run.stop()
+    assert [count for count, _ in known] == sorted(count for count, _ in known)
+    assert {(1, 1), (2, 1), (3, 3)} <= set(known) and not run.shortfall
+    counted = Run(samples, QUICK, CLASSES)  # steps are the same on any machine
+    assert {len(counted.teachers) for progress in counted if progress.iteration} == {3}
+
+
 def test_an_interrupted_run_that_resumes_equals_an_undisturbed_one(tmp_path: Path) -> None:
     config = dataclasses.replace(QUICK, lead=0.4)  # the others join after the checkpoint
     undisturbed = trained(Run([scribbled_disc()], config, CLASSES, folder=tmp_path / "a"))
