@@ -122,6 +122,9 @@ class Config:
     mix_by_loss: bool = False
     """Let the mixed prediction hear a network the more, the smaller its loss, as the ensemble does. Published: by
     chance alone, so that two networks that have just begun to learn outvote a third that has learnt."""
+    averaging: float = 0.0
+    """Answer with a running mean of the weights, that keeps so much of itself at each step, 0 to less than 1: what is
+    seen while training is steadier. 0: with the weights of the last step, as published."""
     deep_supervision: bool = False
     """Losses at coarser scales too, in the networks that have the layers for it."""
     pretrained: str = ""
@@ -224,6 +227,7 @@ class Config:
             and not 0 < self.minutes < float("inf")
             and f"minutes must be more than 0, got {self.minutes}",
             self.validate_every < 1 and f"validate_every must be 1 or more, got {self.validate_every}",
+            not 0 <= self.averaging < 1 and f"averaging must be 0 or more and less than 1, got {self.averaging}",
             not 0 <= self.lead < 1 and f"lead must be 0 or more and less than 1, got {self.lead}",
             self.threads < 0 and f"threads must be 0 or more, got {self.threads}",
             self.masked
@@ -307,7 +311,7 @@ SUPERVISED = Config(
 
 PresetName = Literal["interactive", "paper", "supervised", "umamba", "vmunet", "swin_umamba", "nnmamba"]
 PRESETS: dict[PresetName, Config] = {
-    "interactive": Config(minutes=5.0, lead=0.3, mix_by_loss=True),
+    "interactive": Config(minutes=5.0, lead=0.3, mix_by_loss=True, averaging=0.9),
     # Weak-Mamba-UNet, arXiv 2402.10887, as its released script trains it
     "paper": Config(
         size="official",

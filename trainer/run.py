@@ -3,6 +3,7 @@
 B batch · C channels · K classes · every random number of iteration i comes from (seed, i), so a resume repeats nothing
 """
 
+import copy
 import csv
 import dataclasses
 import json
@@ -10,7 +11,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -288,7 +289,7 @@ class Run:
             take_up(self.start, self.model)
         elif self.config.pretrained and not self.goes_on:
             self.reports = load_official(self.model.networks, self.config)
-        self.networks = self.model.networks
+        self.networks = copy.deepcopy(self.model.networks) if self.config.averaging else self.model.networks
         self.objective.check(self.networks, self.config)
         self.optimisers = {name: new_optimiser(net, self.config) for name, net in self.networks.items()}
         self.averages = {name: new_teacher(net) for name, net in self.networks.items() if self.objective.mean_teacher}
@@ -369,6 +370,7 @@ class Run:
 
     def record(self, losses: dict[str, float]) -> Progress:
         """Note a step, and write a checkpoint or look at the validation images when it is time."""
+        self.answer_with(losses)
         now = time.monotonic()
         step = now - self._last_step
         self._step_seconds = step if not self._step_seconds else 0.9 * self._step_seconds + 0.1 * step
@@ -382,6 +384,12 @@ class Run:
             self.save_checkpoint()
         self._last_step = time.monotonic()
         return self.progress(losses, validation=score)
+
+    def answer_with(self, names: Iterable[str]) -> None:
+        """Let the model answer with what these networks have become, or with the mean of what they were of late."""
+        for name in names if self.config.averaging else ():
+            keep = min(self.config.averaging, 1 - 1 / (self.steps[name] + 1))  # the first step is all there is then
+            follow(self.model.networks[name], self.networks[name], keep)
 
     def note(self, row: list[float]) -> None:
         """Of a step in the history: iteration, seconds, and the loss of each network, NaN where it does not learn."""
@@ -453,12 +461,17 @@ class Run:
         config, classes, channels = read_config(self.folder / CONFIG)
         pairs = {
             name: (getattr(config, name), getattr(self.config, name))
-            for name in ("networks", "size", "optimiser", "objective")
+            for name in ("networks", "size", "optimiser", "objective", "averaging")
         }
         pairs |= {"classes": (classes, self.classes), "channels": (channels, self.model.channels)}
         for name, (before, now) in pairs.items():
             if before != now:
                 raise ValueError(f"{self.folder} was trained with {name} {before}, not {now}; train into a new folder")
+
+    @property
+    def beside(self) -> dict[str, dict[str, nn.Module]]:
+        """What a checkpoint holds beside the model, by folder: mean teachers, and what learns where a mean answers."""
+        return {"average": self.averages} | ({"learning": self.networks} if self.config.averaging else {})
 
     def save_checkpoint(self) -> None:
         """Weights, optimisers and history up to this step; the file is whole or the one before.
@@ -467,8 +480,9 @@ class Run:
         """
         begun = time.monotonic()
         state = self.model.state()
-        for name, average in self.averages.items():
-            state |= {f"average/{name}/{key}": value for key, value in average.state_dict().items()}
+        for folder, networks in self.beside.items():
+            for name, network in networks.items():
+                state |= {f"{folder}/{name}/{key}": value for key, value in network.state_dict().items()}
         for name, optimiser in self.optimisers.items():
             for index, values in optimiser.state_dict()["state"].items():
                 state |= {f"optimiser/{name}/{index}/{k}": v for k, v in values.items() if isinstance(v, Tensor)}
@@ -489,9 +503,9 @@ class Run:
             self._ready = min(1.0, note["ready"] / (60 * self.minutes)) if self.minutes else 0.0
         self._begun_with = note["started"]
         self.model.load_state(state, file)
-        for name, average in self.averages.items():
-            prefix = f"average/{name}/"
-            average.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+        for folder, networks in self.beside.items():
+            for name, network in networks.items():
+                load_network(network, state, f"{folder}/{name}/")
         for name, optimiser in self.optimisers.items():
             load_optimiser(optimiser, state, f"optimiser/{name}/")
         for row in read_history(self.folder / HISTORY, self.iteration):
@@ -588,6 +602,18 @@ def leaf(output: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
 
 def flat(output: Tensor | list[Tensor]) -> list[Tensor]:
     return output if isinstance(output, list) else [output]
+
+
+@torch.no_grad()
+def follow(average: nn.Module, network: nn.Module, keep: float) -> None:
+    """Weights and statistics of a running mean: so much of itself, the rest the network's; counts are the network's."""
+    for slow, fast in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
+        slow.lerp_(fast, 1 - keep) if slow.is_floating_point() else slow.copy_(fast)
+
+
+def load_network(network: nn.Module, state: dict[str, Tensor], prefix: str) -> None:
+    """From the tensors "<prefix><key>" of a checkpoint."""
+    network.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
 
 
 def load_optimiser(optimiser: torch.optim.Optimizer, state: dict[str, Tensor], prefix: str) -> None:

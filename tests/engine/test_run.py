@@ -172,6 +172,43 @@ def test_an_interrupted_run_that_resumes_equals_an_undisturbed_one(tmp_path: Pat
     assert [r.split(",")[0] for r in rows[0]] == [r.split(",")[0] for r in rows[1]]
 
 
+def test_a_mean_of_the_weights_answers_and_is_resumed(tmp_path: Path) -> None:
+    """Of those that learn, not of those that wait; as soon as one has learnt a step, its weights are what there is."""
+    config = dataclasses.replace(QUICK, lead=0.4, averaging=0.75)
+    undisturbed = Run([scribbled_disc()], config, CLASSES, folder=tmp_path / "a")
+    mean = None
+    for progress in undisturbed:
+        if progress.iteration:
+            keep = min(0.75, 1 - 1 / progress.iteration)
+            now = weights(undisturbed.networks)
+            mean = now if mean is None else keep * mean + (1 - keep) * now
+            assert torch.allclose(weights(undisturbed.model.networks), mean, atol=1e-6)
+        if progress.iteration == 2:
+            assert same_weights_of("swinunet", undisturbed)  # it has not begun
+    assert not torch.equal(mean, weights(undisturbed.networks))
+    run = Run([scribbled_disc()], config, CLASSES, folder=tmp_path / "b")
+    for progress in run:
+        if progress.iteration == 3:
+            run.save_checkpoint()
+            break
+    resumed = trained(Run([scribbled_disc()], config, CLASSES, folder=tmp_path / "b", resume=True))
+    assert same_weights(undisturbed.model, resumed.model)
+    assert torch.equal(weights(undisturbed.networks), weights(resumed.networks))
+    other = dataclasses.replace(config, averaging=0.0)
+    with pytest.raises(ValueError, match="was trained with averaging 0.75, not 0.0"):
+        next(iter(Run([scribbled_disc()], other, CLASSES, folder=tmp_path / "b", resume=True)))
+
+
+def weights(networks: dict[str, torch.nn.Module]) -> torch.Tensor:
+    """Some of UNet's."""
+    return next(networks["unet"].parameters()).detach().clone()
+
+
+def same_weights_of(network: str, run: Run) -> bool:
+    pair = (networks[network].state_dict().values() for networks in (run.networks, run.model.networks))
+    return all(map(torch.equal, *pair))
+
+
 @pytest.mark.parametrize(
     "history", [None, "iteration,seconds,unet,swinunet,mambaunet\n1,0.1,1.", "iteration;seconds\n1;2"]
 )
