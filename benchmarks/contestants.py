@@ -26,6 +26,8 @@ import torch
 from napari_scribblemamba._predictor import PROPAGATED, Prediction
 from napari_scribblemamba._session import Session
 from trainer import PRESETS, Config, Model, Run, Sample
+from trainer.appearance import Forest
+from trainer.likeness import Likeness, with_likeness
 from trainer.propagation import as_stack, propagate
 from trainer.sample import IGNORE
 
@@ -110,6 +112,30 @@ def fitted(config: Config, work: Work) -> list[Look]:
 
 def dense(work: Work) -> list[Look]:
     return fitted(DENSE, replace(work, samples=work.truth))
+
+
+def transferring(config: Config, work: Work) -> list[Look]:
+    """The same, and what the plugin shows of an image that nobody drew on: while networks are young, what looks there
+    like the strokes."""
+    watch, agenda, looks = Watch(), Agenda(), []
+    run = Run(work.samples, work.budgeted(config), work.classes)
+    likeness = Likeness(run)
+    for progress in run:
+        if progress.stage == "training" and agenda.due(watch()[0]):
+            model, forest, say = copy.deepcopy(run.model), likeness.forest, likeness.say
+            looks.append(Look(*watch(), partial(predicted_and_shown, model, forest, say)))
+    return [*looks, Look(*watch(), partial(predicted_and_shown, run.model, None, 0.0))]
+
+
+def predicted_and_shown(model: Model, forest: Forest | None, say: float, sample: Sample) -> Answers:
+    probabilities = model.probabilities(sample.image, sample.spacing)
+    image, P = sample.image, probabilities["ensemble"]
+    if image.ndim == 3:
+        probabilities["shown"] = with_likeness(P, image, image, forest, say)
+    else:
+        slices = range(image.shape[1])
+        probabilities["shown"] = np.stack([with_likeness(P[:, z], image[:, z], image, forest, say) for z in slices], 1)
+    return {name: P.argmax(0).astype(np.uint8) for name, P in probabilities.items()}
 
 
 def look_at(model: Model, watch: Watch) -> Look:
@@ -258,7 +284,7 @@ TRANSFER: dict[str, Contestant] = {
     "forest": forest,
     "pce": partial(fitted, PCE),
     "unet": partial(fitted, ALONE),
-    "interactive": partial(fitted, INTERACTIVE),
+    "interactive": partial(transferring, INTERACTIVE),
     "paper": partial(fitted, PRESETS["paper"]),
     "dense": dense,
 }

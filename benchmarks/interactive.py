@@ -56,7 +56,7 @@ Panel = tuple[str, str, int, float, int, int]
 JOB = ("half", "task", "modality", "budget", "minutes", "seed")  # what a job and its curves both say
 TIMES = (1, 2, 3, 5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 240, 300, 600)  # seconds, of the summary
 TOLD = (3, 10, 30, 60, 300)  # of these, in the tables
-OURS = {"fill-in": "interactive shown", "transfer": "interactive ensemble"}
+OURS = "interactive shown"
 RIVALS = ("forest", "pce")
 WALL, CPU, DICE = range(3)  # of a point
 MANY = 5  # cases from which on an interval says something
@@ -369,7 +369,7 @@ def behind(entries: list[Entry]) -> list[dict]:
     how much}."""
     rows = []
     for panel, answers in panels(entries).items():
-        ours = answers[OURS[panel[0]]]
+        ours = answers[OURS]
         for rival in RIVALS:
             if mine := common(ours, answers[rival]):
                 lost = losses(mine, common(answers[rival], ours))

@@ -14,6 +14,7 @@ from trainer.stack import Stack
 if TYPE_CHECKING:
     from napari_scribblemamba._guide import Guide
     from trainer import Model, Sample
+    from trainer.likeness import Likeness
     from trainer.stack import Part
 
 PROPAGATED = "propagated strokes"
@@ -50,16 +51,19 @@ class SlicePredictor:
         probabilities: str | None = None,
         guide: Guide | None = None,
         overlaps: dict[str, dict[int | None, np.ndarray]] | None = None,
+        likeness: Likeness | None = None,
     ) -> None:
         """teachers, parts: {sample: propagated strokes, and where in its stack these are}; taught: those samples.
 
         overlaps: {sample: {slice: of networks and strokes}} of what was seen before; kept up to date
+        likeness: what is heard where there are no propagated strokes, as long as the networks are young
         """
         self._model, self._teachers, self._parts, self._wanted = model, teachers, parts, probabilities
         self._taught = {sample.name: sample for sample in taught}
         self._same: dict[str, bool] = {}  # sample name -> whether it is the image that was taught
         self._guide = guide  # is told what is seen
         self._overlaps = {} if overlaps is None else overlaps
+        self._likeness = likeness
         self._prepared: dict[str, object] = {}  # sample name -> Tensor (D, C, H, W)
 
     def __call__(self, sample: Sample, index: int | None, fraction: float = 1.0) -> Prediction:
@@ -68,13 +72,16 @@ class SlicePredictor:
         labels = {name: p.argmax(0).astype(np.uint8) for name, p in probabilities.items()}
         names = [name for name in probabilities if name != "ensemble"]  # some may not have begun to learn
         source = f"ensemble of {len(names)} networks" if len(names) > 1 else f"prediction of {names[0]}"
-        shown, teacher = probabilities["ensemble"], self._teacher(sample, index)
-        if teacher is not None:
-            shown = self._filled_in(sample, index, shown, *teacher)
-            source = f"{len(names)} network{'s' * (len(names) > 1)} and propagated strokes"
+        shown, taught = probabilities["ensemble"], self._teacher(sample, index)
+        if taught is not None and np.ptp(taught[0], 0).any():  # else nothing was reached by any stroke
+            shown = self._filled_in(sample, index, shown, *taught)
+            source = f"{counted(names)} and propagated strokes"
+        elif self._likeness is not None and self._likeness.say and shown.ndim == 3:
+            shown = self._with_likeness(sample, index, shown)
+            source = f"{counted(names)} and what looks like the strokes"
         if marks := absences(sample, index):
             shown = without(shown, marks)
-        if teacher is not None or marks:
+        if taught is not None or shown is not probabilities["ensemble"]:
             strokes = plane_of(sample, sample.target, index)
             labels["ensemble"] = np.where(strokes == IGNORE, shown.argmax(0).astype(np.uint8), strokes)
         if self._guide is not None:
@@ -97,6 +104,16 @@ class SlicePredictor:
         seen = self._overlaps.setdefault(sample.name, {})
         seen[index] = overlap(P[(slice(None), *where)], teacher)
         return filled_in(P, teacher, where, list(seen.values()))
+
+    def _with_likeness(self, sample: Sample, index: int | None, P: np.ndarray) -> np.ndarray:
+        """(K, H, W): as the function of that name."""
+        from trainer.likeness import with_likeness  # as above
+
+        if isinstance(sample.image, Stack):
+            plane, like = sample.image.plane(index), sample.image.values()
+        else:
+            plane, like = sample.image if index is None else sample.image[:, index], sample.image
+        return with_likeness(P, plane, like, self._likeness.forest, self._likeness.say)
 
     def _prepare(self, sample: Sample, index: int | None) -> tuple[object, int]:
         """What the model takes, and which item of it: of a large stack a slice alone, else all of the image at once."""
@@ -133,6 +150,10 @@ class SlicePredictor:
             taught = self._taught.get(sample.name)
             self._same[sample.name] = taught is not None and same_pixels(taught.image, sample.image)
         return self._same[sample.name]
+
+
+def counted(networks: Sequence[str]) -> str:
+    return f"{len(networks)} network{'s' * (len(networks) > 1)}"
 
 
 def same_pixels(one: np.ndarray | Stack, other: np.ndarray | Stack) -> bool:

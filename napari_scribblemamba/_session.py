@@ -28,6 +28,7 @@ from trainer.stack import Stack
 if TYPE_CHECKING:
     from trainer import Config, Model, Progress, Run, Sample
     from trainer.labelling import Step
+    from trainer.likeness import Likeness
     from trainer.stack import Part
 
 Result = TypeVar("Result")
@@ -345,7 +346,7 @@ class Session:
             if progress.stage == "propagation":
                 yield from first_overlays(run.teachers, run.parts, shown)
             elif self.state == "training" and not training.stopped and self._clock() >= due:
-                looks = looks or self._looks(run.model)
+                looks = looks or self._looks(run)
                 begun = self._clock()
                 if (seen := next(looks, None)) is not None:
                     yield seen
@@ -366,16 +367,18 @@ class Session:
             yield
         return step * config.iterations
 
-    def _looks(self, model: Model) -> Iterator[Prediction | Exception]:
+    def _looks(self, run: Run) -> Iterator[Prediction | Exception]:
         """Without end: the slice in view every other time, else the longest unseen. One that cannot be read is told
         once, and left out: the training can do without."""
-        predict = self._predictor(model, self._guide)
+        from trainer.likeness import Likeness  # imports what takes seconds: only here, in the background
+
+        predict = self._predictor(run.model, self._guide, likeness=Likeness(run))
         seen: dict[tuple[str, int | None], int] = {}
         broken: set[tuple[str, int | None]] = set()
         last = None
         for turn in itertools.count():
             # an update brings other strokes on the same images
-            known = pieces_of(self._samples, model.volumetric, self.visible)
+            known = pieces_of(self._samples, run.model.volumetric, self.visible)
             pieces = {(s.name, i): (s, i) for s, i in known if (s.name, i) not in broken}
             if not pieces:
                 return
@@ -411,9 +414,11 @@ class Session:
     def _looking(self, model: Model, sample: Sample, index: int | None) -> Generator[Prediction, None, None]:
         yield self._predictor(model, self._guide)(sample, index)
 
-    def _predictor(self, model: Model, guide: Guide, probabilities: str | None = None) -> SlicePredictor:
+    def _predictor(
+        self, model: Model, guide: Guide, probabilities: str | None = None, likeness: Likeness | None = None
+    ) -> SlicePredictor:
         taught = self._teachers, self._parts, self._samples
-        return SlicePredictor(model, *taught, probabilities, guide, self._overlaps)
+        return SlicePredictor(model, *taught, probabilities, guide, self._overlaps, likeness)
 
     def _distance(self, sample: Sample, index: int | None) -> float:
         """Slices between this one and the one in view."""

@@ -16,6 +16,9 @@ from trainer.sample import IGNORE
 TREES, LEAF, COARSEST = 60, 3, 8  # trees, pixels in a leaf, pixels of the coarsest scale
 
 
+Drawn = tuple[np.ndarray, np.ndarray]  # of n pixels that were drawn on: features (n, F) and classes (n,)
+
+
 def features(image: np.ndarray) -> np.ndarray:
     """(C, H, W) -> (H, W, F): intensity, edges and texture of each channel at scales of 1, 2, 4 and 8 pixels."""
     from skimage.feature import multiscale_basic_features
@@ -23,14 +26,19 @@ def features(image: np.ndarray) -> np.ndarray:
     return np.concatenate([multiscale_basic_features(c, sigma_min=1, sigma_max=COARSEST) for c in image], -1)
 
 
-class Forest:
-    """Learns how each class looks from the strokes on a stack."""
+def drawn_pixels(image: np.ndarray, strokes: np.ndarray) -> Drawn:
+    """Of an image (C, H, W) and its strokes (H, W)."""
+    drawn = strokes != IGNORE
+    return features(image)[drawn], strokes[drawn]
 
-    def __init__(self, slices: Iterable[tuple[np.ndarray, np.ndarray]], classes: int) -> None:
-        """slices: images (C, H, W) and what was drawn on them (H, W)."""
+
+class Forest:
+    """Learns how each class looks from the strokes on some slices."""
+
+    def __init__(self, drawn: Iterable[Drawn], classes: int) -> None:
+        """drawn: of each slice its `drawn_pixels`."""
         from sklearn.ensemble import ExtraTreesClassifier
 
-        drawn = [(features(image)[strokes != IGNORE], strokes[strokes != IGNORE]) for image, strokes in slices]
         self.classes = classes
         self.trees = ExtraTreesClassifier(TREES, min_samples_leaf=LEAF, class_weight="balanced", random_state=0)
         self.trees.fit(*map(np.concatenate, zip(*drawn, strict=True)))

@@ -18,7 +18,7 @@ from skimage.exposure import cumulative_distribution
 from skimage.registration import optical_flow_ilk
 from skimage.transform import resize
 
-from trainer.appearance import Forest
+from trainer.appearance import Forest, drawn_pixels
 from trainer.metrics import mean_dice
 from trainer.sample import IGNORE, Sample
 
@@ -156,7 +156,8 @@ class Looks:
         drawn = [z for z, plane in enumerate(target) if (plane != IGNORE).any()]
         self.raw, self.target = image, target
         self.tones = [tone_of(channel) for channel in image[:, drawn]]
-        self.forest = Forest((shrunken(self.image(z), target[z], LOOKED_AT) for z in drawn), classes)
+        seen = (shrunken(self.image(z), target[z], LOOKED_AT) for z in drawn)
+        self.forest = Forest((drawn_pixels(*each) for each in seen), classes)
 
     def image(self, z: int) -> np.ndarray:
         """(C, H, W) in 0..1."""

@@ -67,7 +67,7 @@ class Run:
     """
 
     patience = 3.0  # new strokes wait for so many times as long as taking up the ones before took
-    meanwhile = 0.5  # and so does the next image whose strokes are still to be spread: what is there is learnt from
+    meanwhile = 1.0  # and so does the next image whose strokes are still to be spread: what is there is learnt from
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ from scipy import ndimage as ndi
 from toys import disc, scribbled_disc
 
 from trainer.annotator import painted, scribble_slices, spread
-from trainer.appearance import Forest
+from trainer.appearance import Forest, drawn_pixels
 from trainer.propagation import first_looks, propagate
 from trainer.sample import IGNORE, Sample
 
@@ -51,7 +51,7 @@ def test_what_looks_alike_and_is_drawn_as_another_class_is_left_out() -> None:
 
 def test_a_class_without_strokes_has_no_probability() -> None:
     image, strokes = disc()[0][None], scribbled_disc().target
-    P = Forest([(image, strokes)], 3)(image)
+    P = Forest([drawn_pixels(image, strokes)], 3)(image)
     assert P.shape == (3, 40, 40) and (P[2] == 0).all()
     np.testing.assert_allclose(P.sum(0), 1, rtol=1e-5)
 

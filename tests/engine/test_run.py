@@ -195,7 +195,7 @@ def test_a_mean_of_the_weights_answers_and_is_resumed(tmp_path: Path) -> None:
     assert same_weights(undisturbed.model, resumed.model)
     assert torch.equal(weights(undisturbed.networks), weights(resumed.networks))
     other = dataclasses.replace(config, averaging=0.0)
-    with pytest.raises(ValueError, match="was trained with averaging 0.75, not 0.0"):
+    with pytest.raises(ValueError, match=r"was trained with averaging 0\.75, not 0\.0"):
         next(iter(Run([scribbled_disc()], other, CLASSES, folder=tmp_path / "b", resume=True)))
 
 

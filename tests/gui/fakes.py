@@ -54,7 +54,7 @@ class FakeRun:
         self.samples, self.config, self.classes = samples, config, classes
         self.model, self.teachers, self.parts, self.iteration = FakeModel(), {}, {}, 0
         self.stopped = self.paused = False
-        self.shortfall = ""
+        self.shortfall, self.start = "", None
 
     def stop(self) -> None:
         self.stopped = True

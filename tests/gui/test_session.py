@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from napari_scribblemamba._predictor import Prediction, SlicePredictor, filled_i
 from napari_scribblemamba._session import Session, describe_machine
 from trainer.config import Config
 from trainer.dataset import load_dataset
+from trainer.likeness import Likeness
 from trainer.model import with_teacher
 from trainer.sample import IGNORE, Sample
 from trainer.stack import Stack
@@ -353,6 +355,29 @@ def test_networks_find_what_the_strokes_lost_on_their_way_through_a_stack() -> N
     assert np.array_equal(predict(sample, 3).labels["ensemble"], disc[3])
     networks = np.stack([~disc, disc]).astype(np.float32)
     assert np.array_equal(with_teacher(networks, teacher).argmax(0), disc)  # all at once, as Model.fill_in does
+
+
+def test_what_looks_like_the_strokes_is_shown_of_other_images_while_networks_are_young() -> None:
+    """Where no stroke reaches: on an image without any, and on slices that were not come to yet."""
+
+    class Wrong(FakeModel):
+        def item_probabilities(self, prepared: np.ndarray, z: int) -> dict[str, np.ndarray]:
+            return {name: P[::-1] for name, P in super().item_probabilities(prepared, z).items()}
+
+    drawn, other = disc_sample(depth=3), disc_sample(depth=3, name="other")
+    other.target[:] = IGNORE
+    disc = other.image[0, 0] > 100
+    reached = np.stack([~disc, disc])[:, None] * np.array([1, 0, 0]).reshape(3, 1, 1) + 0.5  # one slice of three
+    run = SimpleNamespace(samples=[drawn, other], classes=CLASSES, iteration=4, start=None)
+    teachers, parts = {"disc": reached, "other": np.full((2, 3, 32, 32), 0.5)}, {"disc": None, "other": None}
+    predict = SlicePredictor(Wrong(), teachers, parts, run.samples, likeness=Likeness(run))
+    for sample, z in ((other, 1), (drawn, 2)):
+        found = predict(sample, z)
+        assert found.source == "2 networks and what looks like the strokes"
+        assert (found.labels["ensemble"] == disc).mean() > 0.9 and np.array_equal(found.labels["unet"], ~disc)
+    assert predict(drawn, 0).source == "2 networks and propagated strokes"
+    run.iteration = 1000
+    assert predict(other, 1).source == "ensemble of 2 networks"
 
 
 def test_an_image_that_nobody_drew_on_is_left_to_the_networks(tmp_path: Path) -> None:
