@@ -17,10 +17,11 @@ def unsure(shape: tuple[int, ...]) -> np.ndarray:
     return np.full((2, *shape), 0.5, np.float32)
 
 
-def test_an_image_without_strokes_is_told_by_the_looks_of_those_on_another() -> None:
+@pytest.mark.parametrize("drawn", [scribbled_disc(), scribbled_stack()])
+def test_an_image_without_strokes_is_told_by_the_looks_of_those_on_another(drawn: Sample) -> None:
     image, truth = disc(seed=5)
     other = 3 * image[None] + 700  # exposed otherwise
-    likeness = Likeness(Run([scribbled_disc(), scribbled_stack()], QUICK, CLASSES))
+    likeness = Likeness(Run([drawn], QUICK, CLASSES))
     assert likeness.say == 1
     P = with_likeness(unsure(truth.shape), other, other, likeness.forest, 1.0)
     assert P.shape == (2, 40, 40) and np.allclose(P.sum(0), 1) and (P.argmax(0) == truth).mean() > 0.97
