@@ -26,8 +26,7 @@ import torch
 from napari_scribblemamba._predictor import PROPAGATED, Prediction
 from napari_scribblemamba._session import Session
 from trainer import PRESETS, Config, Model, Run, Sample
-from trainer.appearance import Forest
-from trainer.likeness import Likeness, with_likeness
+from trainer.likeness import Likeness, Settled, with_likeness
 from trainer.propagation import as_stack, propagate
 from trainer.sample import IGNORE
 
@@ -122,19 +121,23 @@ def transferring(config: Config, work: Work) -> list[Look]:
     likeness = Likeness(run)
     for progress in run:
         if progress.stage == "training" and agenda.due(watch()[0]):
-            model, forest, say = copy.deepcopy(run.model), likeness.forest, likeness.say
-            looks.append(Look(*watch(), partial(predicted_and_shown, model, forest, say)))
-    return [*looks, Look(*watch(), partial(predicted_and_shown, run.model, None, 0.0))]
+            looks.append(look_elsewhere(run.model, likeness, watch))
+    return [*looks, look_elsewhere(run.model, likeness, watch)]
 
 
-def predicted_and_shown(model: Model, forest: Forest | None, say: float, sample: Sample) -> Answers:
+def look_elsewhere(model: Model, likeness: Likeness, watch: Watch) -> Look:
+    snapshot, seen = copy.deepcopy(model), Settled(likeness.forest, likeness.say)
+    return Look(*watch(), partial(predicted_and_shown, snapshot, seen))
+
+
+def predicted_and_shown(model: Model, likeness: Settled, sample: Sample) -> Answers:
     probabilities = model.probabilities(sample.image, sample.spacing)
     image, P = sample.image, probabilities["ensemble"]
     if image.ndim == 3:
-        probabilities["shown"] = with_likeness(P, image, image, forest, say)
+        probabilities["shown"] = with_likeness(P, image, image, likeness)
     else:
-        slices = range(image.shape[1])
-        probabilities["shown"] = np.stack([with_likeness(P[:, z], image[:, z], image, forest, say) for z in slices], 1)
+        planes = [with_likeness(P[:, z], image[:, z], image, likeness) for z in range(image.shape[1])]
+        probabilities["shown"] = np.stack(planes, 1)
     return {name: P.argmax(0).astype(np.uint8) for name, P in probabilities.items()}
 
 

@@ -14,7 +14,7 @@ from trainer.stack import Stack
 if TYPE_CHECKING:
     from napari_scribblemamba._guide import Guide
     from trainer import Model, Sample
-    from trainer.likeness import Likeness
+    from trainer.likeness import Likeness, Settled
     from trainer.stack import Part
 
 PROPAGATED = "propagated strokes"
@@ -51,7 +51,7 @@ class SlicePredictor:
         probabilities: str | None = None,
         guide: Guide | None = None,
         overlaps: dict[str, dict[int | None, np.ndarray]] | None = None,
-        likeness: Likeness | None = None,
+        likeness: Likeness | Settled | None = None,
     ) -> None:
         """teachers, parts: {sample: propagated strokes, and where in its stack these are}; taught: those samples.
 
@@ -113,7 +113,7 @@ class SlicePredictor:
             plane, like = sample.image.plane(index), sample.image.values()
         else:
             plane, like = sample.image if index is None else sample.image[:, index], sample.image
-        return with_likeness(P, plane, like, self._likeness.forest, self._likeness.say)
+        return with_likeness(P, plane, like, self._likeness)
 
     def _prepare(self, sample: Sample, index: int | None) -> tuple[object, int]:
         """What the model takes, and which item of it: of a large stack a slice alone, else all of the image at once."""

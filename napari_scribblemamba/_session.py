@@ -28,7 +28,7 @@ from trainer.stack import Stack
 if TYPE_CHECKING:
     from trainer import Config, Model, Progress, Run, Sample
     from trainer.labelling import Step
-    from trainer.likeness import Likeness
+    from trainer.likeness import Likeness, Settled
     from trainer.stack import Part
 
 Result = TypeVar("Result")
@@ -138,6 +138,7 @@ class Session:
         self._samples: list[Sample] = []  # that the run learns from
         self._teachers: dict[str, np.ndarray] = {}  # sample name -> its propagated strokes (K, *space)
         self._parts: dict[str, Part | None] = {}  # sample name -> where in its stack these are
+        self._likeness: Likeness | Settled | None = None  # what images without strokes look like
         self._guide = Guide()  # of the images that are trained on
         self._overlaps: dict[str, dict[int | None, np.ndarray]] = {}  # of their slices, as SlicePredictor notes them
         self._batch: Batch | None = None  # the folder that is being labelled
@@ -296,7 +297,7 @@ class Session:
 
         def done(model: Model) -> None:
             self._finish()
-            self._teachers, self._parts, self._samples, self._overlaps = {}, {}, [], {}
+            self._teachers, self._parts, self._samples, self._overlaps, self._likeness = {}, {}, [], {}, None
             self._set_model(model)
             self.loaded.emit(folder)
 
@@ -329,11 +330,13 @@ class Session:
         start: Model | None,
     ) -> Generator[Progress | Prediction | Guidance | Exception, None, Model | None]:
         """In the thread: train, and look at a slice now and then. Gives the model, None where nothing was learnt."""
+        from trainer.likeness import Likeness  # imports torch: only here, in the background
+
         run = self._make_run(samples, config, classes, *([] if start is None else [start]))
         training.hold(run)
         if training.stopped:
             return None
-        self._teachers, self._parts = run.teachers, run.parts
+        self._teachers, self._parts, self._likeness = run.teachers, run.parts, Likeness(run)
         iteration, due, told = 0, 0.0, ""
         looks: Iterator[Prediction | Exception] | None = None
         shown: dict[str, np.ndarray] = {}
@@ -352,6 +355,7 @@ class Session:
                     yield seen
                 yield self._guide.guidance(self._samples)
                 due = begun + max(LOOK_EVERY, (self._clock() - begun) / LOOK_SHARE)
+        self._likeness = self._likeness.settled()  # which holds on to no images
         return run.model if iteration else None
 
     def _measuring(self, config: Config, generation: int) -> Generator[None, None, float | None]:
@@ -370,9 +374,7 @@ class Session:
     def _looks(self, run: Run) -> Iterator[Prediction | Exception]:
         """Without end: the slice in view every other time, else the longest unseen. One that cannot be read is told
         once, and left out: the training can do without."""
-        from trainer.likeness import Likeness  # imports what takes seconds: only here, in the background
-
-        predict = self._predictor(run.model, self._guide, likeness=Likeness(run))
+        predict = self._predictor(run.model, self._guide)
         seen: dict[tuple[str, int | None], int] = {}
         broken: set[tuple[str, int | None]] = set()
         last = None
@@ -414,11 +416,9 @@ class Session:
     def _looking(self, model: Model, sample: Sample, index: int | None) -> Generator[Prediction, None, None]:
         yield self._predictor(model, self._guide)(sample, index)
 
-    def _predictor(
-        self, model: Model, guide: Guide, probabilities: str | None = None, likeness: Likeness | None = None
-    ) -> SlicePredictor:
+    def _predictor(self, model: Model, guide: Guide, probabilities: str | None = None) -> SlicePredictor:
         taught = self._teachers, self._parts, self._samples
-        return SlicePredictor(model, *taught, probabilities, guide, self._overlaps, likeness)
+        return SlicePredictor(model, *taught, probabilities, guide, self._overlaps, self._likeness)
 
     def _distance(self, sample: Sample, index: int | None) -> float:
         """Slices between this one and the one in view."""

@@ -7,6 +7,7 @@ C channels · K classes · H W pixels · P probabilities (K, H, W) · IGNORE whe
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from skimage.transform import resize
@@ -26,6 +27,13 @@ class Known:
 
     sample: Sample
     pixels: list[Drawn]  # of each of its slices that has strokes
+
+
+class Settled(NamedTuple):
+    """What is left of a Likeness when its run is over."""
+
+    forest: Forest | None
+    say: float
 
 
 class Likeness:
@@ -51,6 +59,10 @@ class Likeness:
             self._forest = Forest(drawn, len(self.run.classes)) if len(classes) > 1 else None
         return self._forest
 
+    def settled(self) -> Settled:
+        """As it was last asked; nothing is read for it."""
+        return Settled(self._forest, self.say if self._forest else 0.0)
+
     def _look(self, sample: Sample) -> Known:
         """As before where nothing has changed: features take a tenth of a second a slice."""
         before = self._known.get(sample.name)
@@ -66,14 +78,15 @@ def drawn_on(sample: Sample) -> list[Drawn]:
     return [drawn_pixels(*shrunken(scaled(image[:, z], like), target[z], LOOKED_AT)) for z in drawn]
 
 
-def with_likeness(P: np.ndarray, plane: np.ndarray, like: np.ndarray, forest: Forest | None, say: float) -> np.ndarray:
+def with_likeness(P: np.ndarray, plane: np.ndarray, like: np.ndarray, likeness: Likeness | Settled) -> np.ndarray:
     """P of the networks and the forest's together. plane: (C, H, W) of an image with the intensities like (C, ...)."""
-    if forest is None or say == 0:
+    say, forest = np.float32(likeness.say), likeness.forest if likeness.say else None
+    if forest is None:
         return P
     Q = forest(shrunken(scaled(plane, like), undrawn(plane.shape[1:]), LOOKED_AT)[0])
     if Q.shape != P.shape:
         Q = np.stack([resize(q, P.shape[1:], order=1) for q in Q])
-    return np.float32(1 - say) * P + np.float32(say) * Q
+    return (1 - say) * P + say * Q
 
 
 def scaled(plane: np.ndarray, like: np.ndarray) -> np.ndarray:
