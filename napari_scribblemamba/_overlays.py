@@ -1,6 +1,6 @@
 """Predictions over their images: which images and classes they are of, their layers, and how these are seen."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from napari.layers import Image
@@ -129,9 +129,11 @@ class Overlays:
         self.answered.clear()
         self.complete.clear()
 
-    def expect(self, networks: Sequence[str]) -> None:
-        """Of a training: their layers come one by one, before they are wanted and before one draws on."""
-        self._coming = [(name, image) for image in self.images() for name in (ENSEMBLE, *networks)]
+    def expect(self, networks: Sequence[str], names: Collection[str]) -> None:
+        """Of a training on images of these names: their layers come one by one, before they are wanted and before one
+        draws on."""
+        images = [image for image in map(self.image, names) if image is not None]
+        self._coming = [(name, image) for image in images for name in (ENSEMBLE, *networks)]
         self._arrivals.start()
         self._add_layer()
 

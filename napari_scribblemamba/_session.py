@@ -136,6 +136,7 @@ class Session:
         self._ending: Training | None = None  # the one that was stopped, and whose thread has not ended yet
         self._waiting: Callable[[], None] | None = None  # begins what was asked for meanwhile
         self._samples: list[Sample] = []  # that the run learns from
+        self._beside: list[Sample] = []  # that are looked at, too, where they come into view
         self._teachers: dict[str, np.ndarray] = {}  # sample name -> its propagated strokes (K, *space)
         self._parts: dict[str, Part | None] = {}  # sample name -> where in its stack these are
         self._likeness: Likeness | Settled | None = None  # what images without strokes look like
@@ -156,20 +157,22 @@ class Session:
         config: Config,
         held: Mapping[str, np.ndarray] | None = None,
         start: Model | None = None,
+        beside: Sequence[Sample] = (),
     ) -> None:
         """Train on these samples, then predict them whole. Errors, those of the checks too, arrive as `failed`.
 
-        held: {sample: uint8 (*space)}, strokes to judge the networks by; start: a model to go on from
+        held: {sample: uint8 (*space)}, strokes to judge the networks by; start: a model to go on from; beside: samples
+        without strokes, which are looked at where they are in view
         """
 
         def done(model: Model | None) -> None:
             self._finish()
             if model is not None:
                 self._set_model(model)
-                self.predict(self._samples)
+                self.predict(self._in_sight())
 
         self.check_free()
-        self._samples, self._told = list(samples), False
+        self._samples, self._beside, self._told = list(samples), list(beside), False
         self._guide, self._overlaps = Guide(held), {}
         training = Training()
         self._begin("training", self._learning(training, samples, classes, config, start), done, training=training)
@@ -189,13 +192,24 @@ class Session:
         """Go on training with these strokes. ValueError where they cannot be used; then the ones before stay."""
         if self.state in ("training", "paused"):
             self._training.update(samples)
+            names = {sample.name for sample in samples}
             self._samples = list(samples)
+            self._beside = [sample for sample in self._beside if sample.name not in names]
             self._guide.held = dict(held or {})
 
     @property
     def samples(self) -> list[Sample]:
         """What the run learns from."""
         return list(self._samples)
+
+    @property
+    def known(self) -> list[Sample]:
+        """These, and those that can be learnt from as soon as somebody draws on them."""
+        return [*self._samples, *self._beside]
+
+    def _in_sight(self) -> list[Sample]:
+        """What is learnt from, and of the others the one in view."""
+        return [*self._samples, *(sample for sample in self._beside if sample.name == self.visible[0])]
 
     def measure(self, config: Config) -> None:
         """Try how fast networks of this size train here, in the background; the answer arrives as `measured`.
@@ -243,7 +257,7 @@ class Session:
 
     def look(self) -> None:
         """The visible slice of what was trained on, alone; nothing while other work is under way."""
-        seen = [sample for sample in self._samples if sample.name == self.visible[0]]
+        seen = [sample for sample in self.known if sample.name == self.visible[0]]
         if self.state == "idle" and self.model is not None and seen:
             events = self._looking(self.model, seen[0], self.visible[1])
             self._begin("predicting", events, lambda _: self._finish())
@@ -297,7 +311,8 @@ class Session:
 
         def done(model: Model) -> None:
             self._finish()
-            self._teachers, self._parts, self._samples, self._overlaps, self._likeness = {}, {}, [], {}, None
+            self._teachers, self._parts, self._overlaps, self._likeness = {}, {}, {}, None
+            self._samples, self._beside = [], []
             self._set_model(model)
             self.loaded.emit(folder)
 
@@ -353,7 +368,7 @@ class Session:
                 begun = self._clock()
                 if (seen := next(looks, None)) is not None:
                     yield seen
-                yield self._guide.guidance(self._samples)
+                yield self._guide.guidance(self.known)
                 due = begun + max(LOOK_EVERY, (self._clock() - begun) / LOOK_SHARE)
         self._likeness = self._likeness.settled()  # which holds on to no images
         return run.model if iteration else None
@@ -380,7 +395,7 @@ class Session:
         last = None
         for turn in itertools.count():
             # an update brings other strokes on the same images
-            known = pieces_of(self._samples, run.model.volumetric, self.visible)
+            known = pieces_of(self._in_sight(), run.model.volumetric, self.visible)
             pieces = {(s.name, i): (s, i) for s, i in known if (s.name, i) not in broken}
             if not pieces:
                 return
@@ -398,7 +413,7 @@ class Session:
     ) -> Generator[Prediction | Guidance | Exception, None, None]:
         """In the thread: every slice, what is in view first; ends early where newer work has begun. Of slices that
         cannot be read the first is told."""
-        guide = self._guide if samples is self._samples else Guide()
+        guide = self._guide if samples == self._in_sight() else Guide()
         predict = self._predictor(model, guide, probabilities)
         pieces = pieces_of(samples, model.volumetric, self.visible)
         total, whole = len(pieces), True
@@ -417,7 +432,7 @@ class Session:
         yield self._predictor(model, self._guide)(sample, index)
 
     def _predictor(self, model: Model, guide: Guide, probabilities: str | None = None) -> SlicePredictor:
-        taught = self._teachers, self._parts, self._samples
+        taught = self._teachers, self._parts, self.known
         return SlicePredictor(model, *taught, probabilities, guide, self._overlaps, self._likeness)
 
     def _distance(self, sample: Sample, index: int | None) -> float:

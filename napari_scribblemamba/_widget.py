@@ -4,6 +4,7 @@ Press Train: `_train` below -> Session.train (_session.py) -> run_in_background 
 """
 
 import logging
+import math
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -83,6 +84,7 @@ from trainer.sample import IGNORE, Sample, check
 
 log = logging.getLogger(__name__)
 THREADS = max(1, (os.cpu_count() or 2) - 1)  # one core stays with the window
+ROOM = 2**28  # bytes of images without strokes that a training may look at, too
 LOOK = 150  # ms that a slice is in view before it is predicted
 WIDTH = 340  # pixels
 FRAMED = "QGroupBox { border: 2px solid #2f8fd0; }"
@@ -284,13 +286,14 @@ class ScribbleMamba(QWidget):
         except (ValueError, OSError) as e:
             show_error(str(e))
             return
-        self._watch(images, self.hand.names())
+        beside = self._beside(samples)
+        self._watch([*images, *beside], self.hand.names())
         self._folders = None
         self.progress.set_note(note)
         samples, held = held_out(samples) if self.guide.judges() else (samples, None)
         self._judged, self._held = held is not None, held or {}
         start = self.session.model if self.models.starts() else None
-        self.session.train(samples, self.overlays.names, config, held, start)
+        self.session.train(samples, self.overlays.names, config, held, start, list(beside.values()))
 
     def _drawn_samples(self) -> tuple[list[Image], list[Sample], str]:
         """All images of the project with strokes, the one in hand first; their samples, cut to their boxes; and what is
@@ -309,6 +312,22 @@ class ScribbleMamba(QWidget):
         note = f"without {', '.join(missing)}: not to be found" if missing else ""
         return [layer for layer, _ in pairs], samples, note
 
+    def _beside(self, samples: list[Sample]) -> dict[Image, Sample]:
+        """Open images of the project that nobody drew on, and their samples, as far as memory has room for them: they
+        are seen where they come into view, and learnt from once they are drawn on."""
+        found, names, room = {}, {sample.name for sample in samples}, ROOM
+        for image, _ in [] if self.hand.channels() else self.gallery.images.loaded():
+            if image.name in names or _layers.is_large(image):
+                continue
+            room -= np.float32().nbytes * math.prod(image.data.shape)
+            if room < 0:
+                break
+            sample = _layers.sample_from_layers(image, None, (), box=_notes.box_of(image))
+            if _alike(sample, samples[0]):
+                found[image] = sample
+                names.add(image.name)
+        return found
+
     def _stop(self) -> None:
         self.session.stop()
         self.progress.set_stopped()
@@ -325,7 +344,8 @@ class ScribbleMamba(QWidget):
 
     def _missed(self) -> str:
         """Which images of the training were removed from the viewer; "" where none was."""
-        names = ", ".join(self.overlays.missing())
+        learnt = {sample.name for sample in self.session.samples}
+        names = ", ".join(name for name in self.overlays.missing() if name in learnt)
         return f"{names} removed from the viewer; what was drawn there is learnt from all the same" if names else ""
 
     def _on_missed(self) -> None:
@@ -341,30 +361,32 @@ class ScribbleMamba(QWidget):
     def _take_up(self, image: Image, strokes: Labels) -> str:
         """Those of one image; why they are not in the training, or ""."""
         name, names = self.overlays.name_of(image), self.overlays.names
-        samples = {sample.name: sample for sample in self.session.samples}
+        samples = {sample.name: sample for sample in self.session.known}
         tally = self.drawing.tally if strokes == self.drawing.strokes else None
         if name not in samples or self.overlays.image(name) != image:  # another layer may have got that name
             drawn = tally is not None and tally.slices
             return f"'{image.name}' is not in this training; it will be in the next" if drawn else ""
         try:
+            new = _layers.redrawn(samples[name], strokes, image, names, tally, self.overlays.boxes.get(name))
+            if (new.target == IGNORE).all() and (samples[name].target == IGNORE).all():
+                return ""
             if tuple(brush.name for brush in _notes.brushes_of(strokes)) != names:
                 raise ValueError("the classes are other ones now; stop and train again")
-            box = self.overlays.boxes.get(name)
-            self._renew(samples, _layers.redrawn(samples[name], strokes, image, names, tally, box))
+            self._renew(samples[name], new)
         except ValueError as e:
             self._visited[image.unique_id] = image, strokes  # to be tried again
             return f"New strokes wait: {e}"
         return ""
 
-    def _renew(self, samples: dict[str, Sample], new: Sample) -> None:
-        """Train with this sample in place of the one of its name, where it says anything else."""
-        old = samples[new.name]
+    def _renew(self, old: Sample, new: Sample) -> None:
+        """Train with this sample in place of the one of its name, or beside those, where it says anything else."""
         [new], held = held_out([new]) if self._judged else ([new], {})
         same = (new.absent, new.part) == (old.absent, old.part) and np.array_equal(new.target, old.target)
         same = same and all(np.array_equal(self._held.get(each), judges) for each, judges in held.items())
         self._held |= held
         if not same:
-            self.session.update(list((samples | {new.name: new}).values()), self._held if self._judged else None)
+            samples = {sample.name: sample for sample in self.session.samples} | {new.name: new}
+            self.session.update(list(samples.values()), self._held if self._judged else None)
 
     def _estimate(self) -> None:
         """How long the chosen preset takes on this machine, where that can be foretold."""
@@ -615,7 +637,7 @@ class ScribbleMamba(QWidget):
     def _on_settled(self, config: Config) -> None:
         """A training has begun: what is there, which it had to leave alone until now, gives way to what is to come."""
         self.overlays.clear()
-        self.overlays.expect(config.names)
+        self.overlays.expect(config.names, [sample.name for sample in self.session.samples])
         self.advisor.forget()
         self.progress.setValue(None)
         self._show_source()
@@ -705,6 +727,11 @@ class ScribbleMamba(QWidget):
             _end_all(self._endings)
             _layers.write_on_slice(self._viewer, "")
         return super().event(event)
+
+
+def _alike(one: Sample, other: Sample) -> bool:
+    """Whether they could be learnt from together: images of as many channels and axes."""
+    return (one.image.shape[0], one.image.ndim) == (other.image.shape[0], other.image.ndim)
 
 
 def _end_all(endings: list[Callable[[], object]]) -> None:

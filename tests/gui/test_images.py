@@ -24,8 +24,9 @@ from trainer import IGNORE, load_dataset
 from trainer.disagreement import Place
 
 
-def two_drawn(viewer: Viewer, folder: Path, make_run: Callable | None = None) -> ScribbleMamba:
-    """A project in `folder` of the images one and two, files beside it, a stroke of each class on each; two in hand."""
+def two_drawn(viewer: Viewer, folder: Path, make_run: Callable | None = None, second: bool = True) -> ScribbleMamba:
+    """A project in `folder` of the images one and two, files beside it, a stroke of each class on each, on two only if
+    told so; two in hand."""
     widget = docked(viewer, make_run)
     for name in ("one", "two"):
         file = folder.parent / f"{name}.tif"
@@ -41,7 +42,8 @@ def two_drawn(viewer: Viewer, folder: Path, make_run: Callable | None = None) ->
     assert not widget._list_line.isHidden() and widget.list._add.text() == "Add opened"
     widget.list._add.click()
     jump(viewer, widget, 1)
-    strokes_of_both(viewer, widget)
+    if second:
+        strokes_of_both(viewer, widget)
     QTest.qWait(50)  # what was drawn is recorded
     widget.gallery.list()
     return widget
@@ -428,6 +430,49 @@ def test_the_only_image_opened_again_takes_up_its_strokes(
     assert [each for each in viewer.layers if each in (again, strokes)] == [again, strokes]  # drawn on, not under
     viewer.window.remove_dock_widget(widget)
     widget.deleteLater()
+
+
+def test_an_image_without_strokes_is_seen_while_networks_learn_and_joins_when_it_is_drawn_on(
+    make_napari_viewer: Callable[..., Viewer], tmp_path: Path, qtbot: QtBot
+) -> None:
+    viewer = make_napari_viewer(show=True)
+    Endless.made = []
+    widget = two_drawn(viewer, tmp_path / "both", Endless, second=False)
+    jump(viewer, widget, 0)
+    widget.settings.setValue(TINY)
+    widget.button.click()
+    qtbot.waitUntil(lambda: is_past(TINY.iterations, widget), timeout=30_000)
+    [run] = Endless.made
+    assert [sample.name for sample in run.samples] == ["one"]
+    assert "ensemble · one" in viewer.layers and "ensemble · two" not in viewer.layers  # it was never in view
+    jump(viewer, widget, 1)
+    qtbot.waitUntil(lambda: "what looks like the strokes" in widget.progress.shown(), timeout=30_000)
+    found = viewer.layers["ensemble · two"]
+    assert found.visible and ((found.data == 2) == (disc_image() > 100)).mean() > 0.95
+    strokes_of_both(viewer, widget)
+    qtbot.waitUntil(lambda: [sample.name for sample in run.samples] == ["one", "two"], timeout=10_000)
+    assert (run.samples[1].target == 1).sum() > 10 and not widget.progress.note()
+    widget.button.click()
+    qtbot.waitUntil(lambda: widget.session.state == "idle", timeout=30_000)
+    close(viewer, widget)
+
+
+def test_an_image_without_strokes_that_is_closed_while_it_trains_is_not_missed(
+    make_napari_viewer: Callable[..., Viewer], tmp_path: Path, qtbot: QtBot
+) -> None:
+    viewer = make_napari_viewer(show=True)
+    Endless.made = []
+    widget = two_drawn(viewer, tmp_path / "both", Endless, second=False)
+    jump(viewer, widget, 0)
+    widget.settings.setValue(TINY)
+    widget.button.click()
+    qtbot.waitUntil(lambda: is_past(TINY.iterations, widget), timeout=30_000)
+    viewer.layers.remove("two")
+    QTest.qWait(500)
+    assert not widget.progress.note() and widget.session.state == "training"
+    widget.button.click()
+    qtbot.waitUntil(lambda: widget.session.state == "idle", timeout=30_000)
+    close(viewer, widget)
 
 
 def test_a_prediction_of_an_image_put_aside_shows_with_it(
