@@ -366,13 +366,13 @@ class ScribbleMamba(QWidget):
         if name not in samples or self.overlays.image(name) != image:  # another layer may have got that name
             drawn = tally is not None and tally.slices
             return f"'{image.name}' is not in this training; it will be in the next" if drawn else ""
+        if (samples[name].target == IGNORE).all() and not np.any(strokes.data):  # nobody has drawn on it yet
+            return ""
         try:
-            new = _layers.redrawn(samples[name], strokes, image, names, tally, self.overlays.boxes.get(name))
-            if (new.target == IGNORE).all() and (samples[name].target == IGNORE).all():
-                return ""
             if tuple(brush.name for brush in _notes.brushes_of(strokes)) != names:
                 raise ValueError("the classes are other ones now; stop and train again")
-            self._renew(samples[name], new)
+            box = self.overlays.boxes.get(name)
+            self._renew(samples[name], _layers.redrawn(samples[name], strokes, image, names, tally, box))
         except ValueError as e:
             self._visited[image.unique_id] = image, strokes  # to be tried again
             return f"New strokes wait: {e}"

@@ -85,7 +85,7 @@ def test_the_session_tells_while_it_trains_and_after() -> None:
     class Run(FakeRun):
         def __init__(self, *args: object) -> None:
             super().__init__(*args)
-            self.model = Divided()
+            self.model = self.start = Divided()  # which has learnt before: nobody asks what looks like the strokes
 
         def __iter__(self) -> Iterator[FakeProgress]:
             for progress in super().__iter__():
