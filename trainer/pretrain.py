@@ -1,4 +1,4 @@
-"""Train the stroke network on generated images: python -m trainer.pretrain [--minutes 35] [--out FILE.safetensors]
+"""Train the stroke network on generated images: python -m trainer.pretrain [--minutes 80] [--out FILE.safetensors]
 
 Every image is of `trainer.shapes`; none is real. Beside the weights (float16) a card in JSON: how they were made, their
 hash, and how well they do on generated images of the same kind that they were not trained on. Each image takes about
@@ -46,9 +46,9 @@ class Options:
 
     out: Path = WEIGHTS
     """Safetensors file; the card lies beside it, with the ending json."""
-    minutes: float = 35.0
+    minutes: float = 80.0
     """Training time of one thread, without the making of images."""
-    images: int = 5000
+    images: int = 9000
     """Generated images to train on."""
     tested: int = 50
     """Generated images to score on."""

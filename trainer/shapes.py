@@ -41,7 +41,7 @@ def generate(rng: Rng, side: int = 112) -> Drawn:
 def scene(rng: Rng, side: int) -> np.ndarray:
     """A ground with objects: things of a few parts, crowds of small ones, tissues of cells, winding bands, patches."""
     label = np.zeros((side, side), np.uint8)
-    makers, share = (nested, crowd, cells, tubes, islands), (0.42, 0.32, 0.13, 0.06, 0.07)
+    makers, share = (nested, crowd, cells, tubes, islands), (0.36, 0.4, 0.13, 0.05, 0.06)
     for _ in range(rng.choice([1, 2, 3], p=[0.65, 0.25, 0.1])):
         label = makers[rng.choice(len(makers), p=share)](label, rng)
     return consecutive(label)
@@ -218,7 +218,7 @@ def exposed(image: np.ndarray, rng: Rng) -> np.ndarray:
 
 def strokes_on(label: np.ndarray, rng: Rng) -> np.ndarray:
     """One to four strokes a class (S, S), of a crowd on a few of many; at times the ground is drawn around all."""
-    count = int(rng.choice([1, 2, 3, 4], p=[0.5, 0.25, 0.15, 0.1]))
+    count = int(rng.choice([1, 2, 3, 4], p=[0.6, 0.2, 0.12, 0.08]))
     strokes = painted(scribble(label, count, rng), label.shape)
     if rng.uniform() < 0.35:
         away = ndi.distance_transform_edt(label == 0) + rng.uniform(0, 3) * smooth_noise(len(label), 14, rng)
