@@ -117,16 +117,17 @@ def test_a_slice_with_one_class_is_no_source_but_its_strokes_count() -> None:
 
 
 def test_a_correction_outside_the_box_of_the_sources_counts() -> None:
-    """Far from all other strokes, on a slice on which one class only is drawn."""
+    """Far from all other strokes, on a slice on which one class only is drawn: a faint thing that is there alone."""
     image, truth = stack(3)
     below = np.random.default_rng(1).normal(20, 3, (3, 80, 56))
+    below[2, 55:75, 10:50] += 15
     image = np.concatenate([image, below], 1)
     target = np.full(image.shape, IGNORE, np.uint8)
     target[0, :48] = strokes_on(truth[0])
     target[2, 110:115, 20:40] = 1
     teacher = propagate(sample(image, target), 2)
     assert (teacher.labels[2, 110:115, 20:40] == 1).all()
-    assert (teacher.labels[1, 110:115, 20:40] == 0).all()
+    assert not (teacher.labels[:2, 60:] == 1).any()
 
 
 def test_the_walk_has_no_say_in_a_crowd() -> None:
