@@ -170,7 +170,7 @@ class Overlays:
         elif self._training:
             self.complete.discard(prediction.image)
         elif prediction.fraction == 1:
-            self.complete |= self._images.keys()
+            self.complete |= {name for name, _ in self.predicted}
 
     def _show_probability(self, image: Image, prediction: Prediction) -> None:
         brush = self.brushes()[self._sure_of]

@@ -137,6 +137,7 @@ class Session:
         self._waiting: Callable[[], None] | None = None  # begins what was asked for meanwhile
         self._samples: list[Sample] = []  # that the run learns from
         self._beside: list[Sample] = []  # that are looked at, too, where they come into view
+        self._looked_at: set[str] = set()  # names of samples
         self._teachers: dict[str, np.ndarray] = {}  # sample name -> its propagated strokes (K, *space)
         self._parts: dict[str, Part | None] = {}  # sample name -> where in its stack these are
         self._likeness: Likeness | Settled | None = None  # what images without strokes look like
@@ -169,10 +170,10 @@ class Session:
             self._finish()
             if model is not None:
                 self._set_model(model)
-                self.predict(self._in_sight())
+                self.predict([*self._samples, *(each for each in self._beside if each.name in self._looked_at)])
 
         self.check_free()
-        self._samples, self._beside, self._told = list(samples), list(beside), False
+        self._samples, self._beside, self._looked_at, self._told = list(samples), list(beside), set(), False
         self._guide, self._overlaps = Guide(held), {}
         training = Training()
         self._begin("training", self._learning(training, samples, classes, config, start), done, training=training)
@@ -351,7 +352,8 @@ class Session:
         training.hold(run)
         if training.stopped:
             return None
-        self._teachers, self._parts, self._likeness = run.teachers, run.parts, Likeness(run)
+        self._teachers, self._parts = run.teachers, run.parts
+        likeness = self._likeness = Likeness(run)
         iteration, due, told = 0, 0.0, ""
         looks: Iterator[Prediction | Exception] | None = None
         shown: dict[str, np.ndarray] = {}
@@ -370,7 +372,8 @@ class Session:
                     yield seen
                 yield self._guide.guidance(self.known)
                 due = begun + max(LOOK_EVERY, (self._clock() - begun) / LOOK_SHARE)
-        self._likeness = self._likeness.settled()  # which holds on to no images
+        if self._likeness is likeness:  # and not that of newer work
+            self._likeness = likeness.settled()  # which holds on to no images
         return run.model if iteration else None
 
     def _measuring(self, config: Config, generation: int) -> Generator[None, None, float | None]:
@@ -403,6 +406,7 @@ class Session:
             oldest = min(pieces, key=lambda key: (seen.get(key, -1), self._distance(*pieces[key])))
             last = nearest if last != nearest else oldest
             seen[last] = turn
+            self._looked_at.add(last[0])
             found = tried(predict, *pieces[last])
             if isinstance(found, Exception):
                 broken.add(last)
@@ -413,7 +417,7 @@ class Session:
     ) -> Generator[Prediction | Guidance | Exception, None, None]:
         """In the thread: every slice, what is in view first; ends early where newer work has begun. Of slices that
         cannot be read the first is told."""
-        guide = self._guide if samples == self._in_sight() else Guide()
+        guide = self._guide if all(sample in self.known for sample in samples) else Guide()
         predict = self._predictor(model, guide, probabilities)
         pieces = pieces_of(samples, model.volumetric, self.visible)
         total, whole = len(pieces), True

@@ -380,6 +380,31 @@ def test_what_looks_like_the_strokes_is_shown_of_other_images_while_networks_are
     assert predict(other, 1).source == "ensemble of 2 networks"
 
 
+def test_of_the_images_beside_those_that_were_in_view_are_predicted() -> None:
+    """While networks learn, and once more when they have learnt; one joins the training when it is drawn on."""
+    later, said = Later(), []
+    session = Session(later, FakeRun, clock=ticking())
+    session.predicted.connect(said.append)
+    drawn = [disc_sample(name=name) for name in ("one", "two", "three")]
+    one, *beside = (
+        replace(each, target=np.full_like(each.target, IGNORE)) if each.name != "one" else each for each in drawn
+    )
+    session.visible = ("two", None)
+    session.train([one], CLASSES, replace(CONFIG, iterations=9), beside=beside)
+    for _ in range(8):
+        later.step()
+    assert {each.image for each in said} == {"one", "two"} and session.samples == [one]
+    session.update([one, drawn[1]])
+    assert (session.samples, session.known) == ([one, drawn[1]], [one, drawn[1], beside[1]])
+    session.visible = ("three", None)
+    said.clear()
+    later.finish()
+    assert "three" in {each.image for each in said}
+    said.clear()
+    later.finish()  # the prediction of what has been learnt
+    assert {each.image for each in said} == {"one", "two", "three"} and session.state == "idle"
+
+
 def test_an_image_that_nobody_drew_on_is_left_to_the_networks(tmp_path: Path) -> None:
     session, said = make_session()
     session.train([disc_sample()], CLASSES, CONFIG)
