@@ -432,16 +432,22 @@ def test_the_only_image_opened_again_takes_up_its_strokes(
     widget.deleteLater()
 
 
-def test_an_image_without_strokes_is_seen_while_networks_learn_and_joins_when_it_is_drawn_on(
-    make_napari_viewer: Callable[..., Viewer], tmp_path: Path, qtbot: QtBot
-) -> None:
-    viewer = make_napari_viewer(show=True)
+def learning_from_one_of_two(viewer: Viewer, folder: Path, qtbot: QtBot) -> ScribbleMamba:
+    """It trains, and nobody has drawn on the second image."""
     Endless.made = []
-    widget = two_drawn(viewer, tmp_path / "both", Endless, second=False)
+    widget = two_drawn(viewer, folder, Endless, second=False)
     jump(viewer, widget, 0)
     widget.settings.setValue(TINY)
     widget.button.click()
     qtbot.waitUntil(lambda: is_past(TINY.iterations, widget), timeout=30_000)
+    return widget
+
+
+def test_an_image_without_strokes_is_seen_while_networks_learn_and_joins_when_it_is_drawn_on(
+    make_napari_viewer: Callable[..., Viewer], tmp_path: Path, qtbot: QtBot
+) -> None:
+    viewer = make_napari_viewer(show=True)
+    widget = learning_from_one_of_two(viewer, tmp_path / "both", qtbot)
     [run] = Endless.made
     assert [sample.name for sample in run.samples] == ["one"]
     assert "ensemble · one" in viewer.layers and "ensemble · two" not in viewer.layers  # it was never in view
@@ -461,12 +467,7 @@ def test_an_image_without_strokes_that_is_closed_while_it_trains_is_not_missed(
     make_napari_viewer: Callable[..., Viewer], tmp_path: Path, qtbot: QtBot
 ) -> None:
     viewer = make_napari_viewer(show=True)
-    Endless.made = []
-    widget = two_drawn(viewer, tmp_path / "both", Endless, second=False)
-    jump(viewer, widget, 0)
-    widget.settings.setValue(TINY)
-    widget.button.click()
-    qtbot.waitUntil(lambda: is_past(TINY.iterations, widget), timeout=30_000)
+    widget = learning_from_one_of_two(viewer, tmp_path / "both", qtbot)
     viewer.layers.remove("two")
     QTest.qWait(500)
     assert not widget.progress.note() and widget.session.state == "training"
