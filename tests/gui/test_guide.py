@@ -223,7 +223,7 @@ def test_the_panel_holds_out_and_starts_as_ticked(make_napari_viewer: Callable[.
     widget.guide._judge.click()
     widget.button.click()
     widget.guide.allRequested.emit()
-    (plain, _, _, nothing, fresh), (fewer, _, _, held, start), _ = asked
+    (plain, _, _, nothing, fresh, _), (fewer, _, _, held, start, _), _ = asked
     assert (nothing, fresh) == (None, None)
     assert start is widget.session.model
     assert np.array_equal(np.minimum(fewer[0].target, held["stack"]), plain[0].target)
