@@ -101,12 +101,18 @@ class Agenda:
 
 def fitted(config: Config, work: Work) -> list[Look]:
     """A Run as the command line does it; every network, and their ensemble where there are several."""
+    return looked_at(config, work, lambda run: lambda watch: look_at(run.model, watch))
+
+
+def looked_at(config: Config, work: Work, looker: Callable[[Run], Callable[[Watch], Look]]) -> list[Look]:
+    """A Run, and what is seen of it when it is time, and at its end, by the looker of this run."""
     watch, agenda, looks = Watch(), Agenda(), []
     run = Run(work.samples, work.budgeted(config), work.classes)
+    look = looker(run)
     for progress in run:
         if progress.iteration and agenda.due(watch()[0]):
-            looks.append(look_at(run.model, watch))
-    return [*looks, look_at(run.model, watch)]
+            looks.append(look(watch))
+    return [*looks, look(watch)]
 
 
 def dense(work: Work) -> list[Look]:
@@ -114,19 +120,13 @@ def dense(work: Work) -> list[Look]:
 
 
 def transferring(config: Config, work: Work) -> list[Look]:
-    """The same, and what the plugin shows of an image that nobody drew on: while networks are young, what looks there
+    """As `fitted`, and what the plugin shows of an image without strokes: while networks are young, what looks there
     like the strokes."""
-    watch, agenda, looks = Watch(), Agenda(), []
-    run = Run(work.samples, work.budgeted(config), work.classes)
-    likeness = Likeness(run)
-    for progress in run:
-        if progress.stage == "training" and agenda.due(watch()[0]):
-            looks.append(look_elsewhere(run.model, likeness, watch))
-    return [*looks, look_elsewhere(run.model, likeness, watch)]
+    return looked_at(config, work, lambda run: partial(look_elsewhere, run, Likeness(run)))
 
 
-def look_elsewhere(model: Model, likeness: Likeness, watch: Watch) -> Look:
-    snapshot, seen = copy.deepcopy(model), Settled(likeness.forest, likeness.say)
+def look_elsewhere(run: Run, likeness: Likeness, watch: Watch) -> Look:
+    snapshot, seen = copy.deepcopy(run.model), Settled(likeness.forest, likeness.say)
     return Look(*watch(), partial(predicted_and_shown, snapshot, seen))
 
 

@@ -366,7 +366,8 @@ class ScribbleMamba(QWidget):
         if name not in samples or self.overlays.image(name) != image:  # another layer may have got that name
             drawn = tally is not None and tally.slices
             return f"'{image.name}' is not in this training; it will be in the next" if drawn else ""
-        if (samples[name].target == IGNORE).all() and not np.any(strokes.data):  # nobody has drawn on it yet
+        learnt = any(sample.name == name for sample in self.session.samples)
+        if not learnt and not np.any(strokes.data):  # nobody has drawn on it yet
             return ""
         try:
             if tuple(brush.name for brush in _notes.brushes_of(strokes)) != names:

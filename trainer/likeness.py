@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from skimage.transform import resize
 
-from trainer.appearance import Drawn, Forest, drawn_pixels
-from trainer.propagation import LOOKED_AT, as_stack, shrunken
+from trainer.appearance import Drawn, Forest
+from trainer.propagation import as_stack, looks_of, pixels_of
 from trainer.run import Run, unchanged
-from trainer.sample import IGNORE, Sample, loaded, undrawn
+from trainer.sample import IGNORE, Sample, loaded
 
 STEPS = 400  # of a training, over which the networks' say grows from nothing to all
 VALUES = 100_000  # of an image, that tell its mean and deviation
@@ -75,7 +74,7 @@ def drawn_on(sample: Sample) -> list[Drawn]:
     image, target = as_stack(read)
     like = image if read.like is None else read.like
     drawn = [z for z, strokes in enumerate(target) if (strokes != IGNORE).any()]
-    return [drawn_pixels(*shrunken(scaled(image[:, z], like), target[z], LOOKED_AT)) for z in drawn]
+    return [pixels_of(scaled(image[:, z], like), target[z]) for z in drawn]
 
 
 def with_likeness(P: np.ndarray, plane: np.ndarray, like: np.ndarray, likeness: Likeness | Settled) -> np.ndarray:
@@ -83,10 +82,7 @@ def with_likeness(P: np.ndarray, plane: np.ndarray, like: np.ndarray, likeness: 
     say, forest = np.float32(likeness.say), likeness.forest if likeness.say else None
     if forest is None:
         return P
-    Q = forest(shrunken(scaled(plane, like), undrawn(plane.shape[1:]), LOOKED_AT)[0])
-    if Q.shape != P.shape:
-        Q = np.stack([resize(q, P.shape[1:], order=1) for q in Q])
-    return (1 - say) * P + say * Q
+    return (1 - say) * P + say * looks_of(forest, scaled(plane, like))
 
 
 def scaled(plane: np.ndarray, like: np.ndarray) -> np.ndarray:

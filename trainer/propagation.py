@@ -18,9 +18,9 @@ from skimage.exposure import cumulative_distribution
 from skimage.registration import optical_flow_ilk
 from skimage.transform import resize
 
-from trainer.appearance import Forest, drawn_pixels
+from trainer.appearance import Drawn, Forest, drawn_pixels
 from trainer.metrics import mean_dice
-from trainer.sample import IGNORE, Sample
+from trainer.sample import IGNORE, Sample, undrawn
 
 BETA = 1500.0  # how strongly a step in intensity (0..1) stops the walk
 NOISE = 3.0  # at least this over the squared median step, so that noise does not stop it
@@ -156,8 +156,7 @@ class Looks:
         drawn = [z for z, plane in enumerate(target) if (plane != IGNORE).any()]
         self.raw, self.target = image, target
         self.tones = [tone_of(channel) for channel in image[:, drawn]]
-        seen = (shrunken(self.image(z), target[z], LOOKED_AT) for z in drawn)
-        self.forest = Forest((drawn_pixels(*each) for each in seen), classes)
+        self.forest = Forest((pixels_of(self.image(z), target[z]) for z in drawn), classes)
 
     def image(self, z: int) -> np.ndarray:
         """(C, H, W) in 0..1."""
@@ -165,9 +164,7 @@ class Looks:
 
     def __call__(self, z: int) -> np.ndarray:
         """(K, H, W)"""
-        P = self.forest(shrunken(self.image(z), self.target[z], LOOKED_AT)[0])
-        space = self.target.shape[1:]
-        return P if P.shape[1:] == space else np.stack([resize(p, space, order=1) for p in P])
+        return looks_of(self.forest, self.image(z))
 
     def others(
         self, P: np.ndarray, weight: np.ndarray, stopped: Callable[[], bool], runs: Sequence[range]
@@ -184,6 +181,18 @@ class Looks:
                 P[:, z] = with_strokes(P[:, z], strokes)
             weight[z] = confidence(P[:, z])
         return P, weight
+
+
+def pixels_of(plane: np.ndarray, strokes: np.ndarray) -> Drawn:
+    """What was drawn on, of a slice (C, H, W) as the forest sees it."""
+    return drawn_pixels(*shrunken(plane, strokes, LOOKED_AT))
+
+
+def looks_of(forest: Forest, plane: np.ndarray) -> np.ndarray:
+    """P (K, H, W) of a slice (C, H, W), a large one seen at a lower resolution."""
+    space = plane.shape[1:]
+    P = forest(shrunken(plane, undrawn(space), LOOKED_AT)[0])
+    return P if P.shape[1:] == space else np.stack([resize(p, space, order=1) for p in P])
 
 
 class Places:

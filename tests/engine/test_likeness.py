@@ -62,7 +62,7 @@ def test_strokes_of_one_class_tell_nothing() -> None:
 
 
 def test_a_large_slice_is_looked_at_coarsely(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.likeness.LOOKED_AT", 900)
+    monkeypatch.setattr("trainer.propagation.LOOKED_AT", 900)
     image, truth = disc(size=80, radius=20)
     strokes = np.full(truth.shape, IGNORE, np.uint8)
     strokes[36:44, 30:50], strokes[4:8, 4:-4] = 1, 0

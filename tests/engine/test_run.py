@@ -34,6 +34,16 @@ def same_weights(a: Model, b: Model) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a.state().values(), b.state().values(), strict=True))
 
 
+def interrupted_and_resumed(config: Config, folder: Path) -> Run:
+    """Cut off after its third step, of which there is a checkpoint, and gone on with."""
+    run = Run([scribbled_disc()], config, CLASSES, folder=folder)
+    for progress in run:
+        if progress.iteration == 3:
+            run.save_checkpoint()
+            break
+    return trained(Run([scribbled_disc()], config, CLASSES, folder=folder, resume=True))
+
+
 def test_three_networks_learn_a_disc_from_two_strokes() -> None:
     config = dataclasses.replace(QUICK, iterations=60, batch=4)
     run = trained(Run([scribbled_disc()], config, CLASSES))
@@ -186,12 +196,7 @@ def test_a_mean_of_the_weights_answers_and_is_resumed(tmp_path: Path) -> None:
         if progress.iteration == 2:
             assert same_weights_of("swinunet", undisturbed)  # it has not begun
     assert not torch.equal(mean, weights(undisturbed.networks))
-    run = Run([scribbled_disc()], config, CLASSES, folder=tmp_path / "b")
-    for progress in run:
-        if progress.iteration == 3:
-            run.save_checkpoint()
-            break
-    resumed = trained(Run([scribbled_disc()], config, CLASSES, folder=tmp_path / "b", resume=True))
+    resumed = interrupted_and_resumed(config, tmp_path / "b")
     assert same_weights(undisturbed.model, resumed.model)
     assert torch.equal(weights(undisturbed.networks), weights(resumed.networks))
     other = dataclasses.replace(config, averaging=0.0)
@@ -640,12 +645,7 @@ def test_every_objective_learns_a_disc(objective: str) -> None:
 def test_a_mean_teacher_resumes_too(tmp_path: Path) -> None:
     config = dataclasses.replace(QUICK, networks=("unet",), objective="ustm")
     undisturbed = trained(Run([scribbled_disc()], config, CLASSES, folder=tmp_path / "a"))
-    run = Run([scribbled_disc()], config, CLASSES, folder=tmp_path / "b")
-    for progress in run:
-        if progress.iteration == 3:
-            run.save_checkpoint()
-            break
-    resumed = trained(Run([scribbled_disc()], config, CLASSES, folder=tmp_path / "b", resume=True))
+    resumed = interrupted_and_resumed(config, tmp_path / "b")
     assert same_weights(undisturbed.model, resumed.model)
 
 
