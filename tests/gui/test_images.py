@@ -456,8 +456,11 @@ def test_an_image_without_strokes_is_seen_while_networks_learn_and_joins_when_it
     found = viewer.layers["ensemble · two"]
     assert found.visible and ((found.data == 2) == (disc_image() > 100)).mean() > 0.95
     strokes_of_both(viewer, widget)
-    qtbot.waitUntil(lambda: [sample.name for sample in run.samples] == ["one", "two"], timeout=10_000)
-    assert (run.samples[1].target == 1).sum() > 10 and not widget.progress.note()
+    qtbot.waitUntil(lambda: len(run.samples) == 2, timeout=10_000)
+    drawn = viewer.layers["strokes · two"].data == 2
+    qtbot.waitUntil(lambda: np.array_equal(run.samples[1].target == 1, drawn), timeout=10_000)  # to its last point
+    assert [sample.name for sample in run.samples] == ["one", "two"] and drawn.sum() > 10
+    assert not widget.progress.note()
     widget.button.click()
     qtbot.waitUntil(lambda: widget.session.state == "idle", timeout=30_000)
     close(viewer, widget)
