@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from trainer.files import read_tensors
 from trainer.networks.blocks import pad_to_multiple
+from trainer.pieces import stroke_counts, without_others
 from trainer.sample import IGNORE
 
 WEIGHTS = Path(__file__).with_name("weights") / "strokenet.safetensors"
@@ -49,6 +50,7 @@ def refined(network: "StrokeNet", image: np.ndarray, strokes: np.ndarray, P: np.
     with torch.inference_mode():
         logits = network(torch.from_numpy(inputs(*small, drawn)))
     mine = torch.sigmoid(logits[:, 0]).numpy()
+    mine = without_others(mine, np.searchsorted(drawn, small[1]), stroke_counts(strokes, drawn))
     if mine.shape[1:] != strokes.shape:
         mine = detailed(mine, small[-1], L[drawn])
     result = P.astype(np.float32)
