@@ -163,12 +163,19 @@ def main() -> None:
         raise SystemExit(f"error: --workers {options.workers} on {cores()} cores; each wants one of its own")
     sittings, entries = before(options) if options.resume else ([], [])
     sittings.append(sitting(options))
+    failed = []
     for new in results(list(missing(options, entries)), options.workers):
+        if isinstance(new, Failed):
+            failed.append(new)
+            print(new, flush=True)
+            continue
         again = {key_of(entry) for entry in new}
         entries = [entry for entry in entries if key_of(entry) not in again] + new
         write(options.file, sittings, entries)
         print(told(new), flush=True)
     report(options.file, entries)
+    if failed:
+        raise SystemExit(f"error: {len(failed)} failed; --resume tries them again")
 
 
 def before(options: Options) -> tuple[list[dict], list[Entry]]:
@@ -193,18 +200,22 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def results(todo: list[tuple["Job", str]], workers: int) -> Iterator[list[Entry]]:
-    """`measured` of each, one after the other, or as they come from processes that have a share of the cores each."""
+class Failed(str):
+    """What went wrong with a job, and with which: the others go on."""
+
+
+def results(todo: list[tuple["Job", str]], workers: int) -> Iterator[list[Entry] | Failed]:
+    """`tried` of each, one after the other, or as they come from processes that have a share of the cores each."""
     if workers == 1:
         warm_up()
-        yield from starmap(measured, todo)
+        yield from starmap(tried, todo)
         return
     context = get_context("spawn")
     shares = context.Queue()
     for share in shared(sorted(os.sched_getaffinity(0)), workers):
         shares.put(share)
     with ProcessPoolExecutor(workers, context, settle, (shares,)) as pool:
-        for done in as_completed([pool.submit(measured, *each) for each in todo]):
+        for done in as_completed([pool.submit(tried, *each) for each in todo]):
             yield done.result()
 
 
@@ -254,6 +265,14 @@ def jobs(options: Options) -> Iterator[Job]:
                     for seed in options.seeds:
                         what = options.half, task, modality, budget, options.minutes, seed
                         yield Job(*what, names, taught, tested)
+
+
+def tried(job: Job, contestant: str) -> list[Entry] | Failed:
+    try:
+        return measured(job, contestant)
+    except Exception as error:  # whatever it is, hours of other jobs are worth more
+        where = f"{job.task} {job.modality} budget {job.budget} {job.names}"
+        return Failed(f"{where}: {contestant} failed: {type(error).__name__}: {error}")
 
 
 def measured(job: Job, contestant: str) -> list[Entry]:

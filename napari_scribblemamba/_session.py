@@ -11,6 +11,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from napari_scribblemamba._batch import Batch, labelling
 from napari_scribblemamba._guide import Guidance, Guide
 from napari_scribblemamba._model_export import exporting
 from napari_scribblemamba._predictor import Prediction, SlicePredictor, first_overlays, pieces_of
+from trainer.sample import IGNORE
 from trainer.stack import Stack
 
 if TYPE_CHECKING:
@@ -346,22 +348,43 @@ class Session:
         start: Model | None,
     ) -> Generator[Progress | Prediction | Guidance | Exception, None, Model | None]:
         """In the thread: train, and look at a slice now and then. Gives the model, None where nothing was learnt."""
+        run = self._make_run(samples, config, classes, *([] if start is None else [start]))
+        try:
+            training.hold(run)
+        except ValueError as error:  # strokes that came before there was a run to refuse them
+            yield error
+        if not training.stopped:
+            with self._shown_by(run):
+                yield from self._steps(training, run)
+        return training.learnt
+
+    @contextmanager
+    def _shown_by(self, run: Run) -> Iterator[None]:
+        """In the thread: what its strokes say is shown beside its networks, and afterwards, too, where it has learnt;
+        else what belongs to the model before it comes back."""
         from trainer.likeness import Likeness  # imports torch: only here, in the background
 
-        run = self._make_run(samples, config, classes, *([] if start is None else [start]))
-        training.hold(run)
-        if training.stopped:
-            return None
-        self._teachers, self._parts = run.teachers, run.parts
-        likeness = self._likeness = Likeness(run)
-        iteration, due, told = 0, 0.0, ""
+        before = self._teachers, self._parts, self._likeness
+        self._teachers, self._parts, self._likeness = run.teachers, run.parts, Likeness(run)
+        likeness = self._likeness
+        try:
+            yield
+        finally:
+            if self._likeness is likeness:  # and not that of newer work
+                if run.iteration:
+                    self._likeness = likeness.settled(anew=bool(self._beside))  # which holds on to no images
+                else:
+                    self._teachers, self._parts, self._likeness = before
+
+    def _steps(self, training: Training, run: Run) -> Iterator[Progress | Prediction | Guidance | Exception]:
+        """In the thread: step after step, and a look now and then."""
+        due, told = 0.0, False
         looks: Iterator[Prediction | Exception] | None = None
         shown: dict[str, np.ndarray] = {}
         for progress in run:
-            iteration = progress.iteration
-            if iteration and progress.stage == "training" and run.shortfall != told:
-                told = run.shortfall
-                yield ValueError(told)
+            if progress.iteration and progress.stage == "training" and run.shortfall and not told:
+                told = True
+                yield ValueError(run.shortfall)
             yield progress
             if progress.stage == "propagation":
                 yield from first_overlays(run.teachers, run.parts, shown)
@@ -372,9 +395,6 @@ class Session:
                     yield seen
                 yield self._guide.guidance(self.known)
                 due = begun + max(LOOK_EVERY, (self._clock() - begun) / LOOK_SHARE)
-        if self._likeness is likeness:  # and not that of newer work
-            self._likeness = likeness.settled()  # which holds on to no images
-        return run.model if iteration else None
 
     def _measuring(self, config: Config, generation: int) -> Generator[None, None, float | None]:
         """In the thread: steps of one network after the other; None where newer work has begun meanwhile."""
@@ -390,8 +410,8 @@ class Session:
         return step * config.iterations
 
     def _looks(self, run: Run) -> Iterator[Prediction | Exception]:
-        """Without end: the slice in view every other time, else the longest unseen. One that cannot be read is told
-        once, and left out: the training can do without."""
+        """Without end: the slice in view every other time, else the longest unseen. One that cannot be read, or an
+        image beside that cannot be predicted, is told once, and left out: the training can do without."""
         predict = self._predictor(run.model, self._guide)
         seen: dict[tuple[str, int | None], int] = {}
         broken: set[tuple[str, int | None]] = set()
@@ -409,14 +429,15 @@ class Session:
             self._looked_at.add(last[0])
             found = tried(predict, *pieces[last])
             if isinstance(found, Exception):
-                broken.add(last)
+                on_disk = isinstance(pieces[last][0].image, Stack)  # other slices may well be readable
+                broken |= {last} if on_disk else {key for key in pieces if key[0] == last[0]}
             yield found
 
     def _predicting(
         self, model: Model, samples: Sequence[Sample], generation: int, probabilities: str | None
     ) -> Generator[Prediction | Guidance | Exception, None, None]:
-        """In the thread: every slice, what is in view first; ends early where newer work has begun. Of slices that
-        cannot be read the first is told."""
+        """In the thread: every slice, what is in view first; ends early where newer work has begun. Of slices and
+        images that cannot be predicted the first is told; ValueError where there is no other image."""
         guide = self._guide if all(sample in self.known for sample in samples) else Guide()
         predict = self._predictor(model, guide, probabilities)
         pieces = pieces_of(samples, model.volumetric, self.visible)
@@ -424,7 +445,7 @@ class Session:
         while pieces and generation == self._generation:
             nearest = min(range(len(pieces)), key=lambda i: self._distance(*pieces[i]))
             piece = pieces.pop(nearest)
-            found = tried(predict, *piece, 1 - len(pieces) / total)
+            found = tried(predict, *piece, 1 - len(pieces) / total, alone=len(samples) == 1)
             failed = isinstance(found, Exception)
             if whole or not failed:
                 yield found
@@ -559,12 +580,15 @@ class Session:
         self.state_changed.emit(state)
 
 
-def tried(predict: SlicePredictor, sample: Sample, index: int | None, fraction: float = 1.0) -> Prediction | Exception:
-    """A slice, or why it cannot be read where it is one of many that lie on a disk: the others may well be."""
+def tried(
+    predict: SlicePredictor, sample: Sample, index: int | None, fraction: float = 1.0, alone: bool = False
+) -> Prediction | Exception:
+    """A slice, or why it cannot be seen where others may well be: one of many that lie on a disk, or an image that
+    nobody drew on and that is not the only one asked for."""
     try:
         return predict(sample, index, fraction)
     except (ValueError, OSError) as error:
-        if isinstance(sample.image, Stack):
+        if isinstance(sample.image, Stack) or not (alone or (sample.target != IGNORE).any()):
             return error
         raise
 

@@ -319,13 +319,12 @@ class ScribbleMamba(QWidget):
         for image, _ in [] if self.hand.channels() else self.gallery.images.loaded():
             if image.name in names or _layers.is_large(image):
                 continue
-            room -= np.float32().nbytes * math.prod(image.data.shape)
-            if room < 0:
-                break
-            sample = _layers.sample_from_layers(image, None, (), box=_notes.box_of(image))
-            if _alike(sample, samples[0]):
-                found[image] = sample
-                names.add(image.name)
+            size = np.float32().nbytes * math.prod(image.data.shape)
+            if size > room or (sample := _undrawn(image)) is None or not _alike(sample, samples[0]):
+                continue
+            found[image] = sample
+            names.add(image.name)
+            room -= size
         return found
 
     def _stop(self) -> None:
@@ -728,6 +727,14 @@ class ScribbleMamba(QWidget):
             _end_all(self._endings)
             _layers.write_on_slice(self._viewer, "")
         return super().event(event)
+
+
+def _undrawn(image: Image) -> Sample | None:
+    """Without strokes; None where it cannot be read, of which who goes there is told."""
+    try:
+        return _layers.sample_from_layers(image, None, (), box=_notes.box_of(image))
+    except (ValueError, OSError):
+        return None
 
 
 def _alike(one: Sample, other: Sample) -> bool:

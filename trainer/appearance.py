@@ -14,6 +14,7 @@ import numpy as np
 from trainer.sample import IGNORE
 
 TREES, LEAF, COARSEST = 60, 3, 8  # trees, pixels in a leaf, pixels of the coarsest scale
+MOST = 20_000  # pixels of each class that it learns from, so that it takes seconds even where all of an image is drawn
 
 
 Drawn = tuple[np.ndarray, np.ndarray]  # of n pixels that were drawn on: features (n, F) and classes (n,)
@@ -28,8 +29,21 @@ def features(image: np.ndarray) -> np.ndarray:
 
 def drawn_pixels(image: np.ndarray, strokes: np.ndarray) -> Drawn:
     """Of an image (C, H, W) and its strokes (H, W)."""
-    drawn = strokes != IGNORE
-    return features(image)[drawn], strokes[drawn]
+    labels = strokes.ravel()
+    drawn = np.flatnonzero(labels != IGNORE)
+    drawn = drawn[some_of_each(labels[drawn])]
+    return features(image).reshape(labels.size, -1)[drawn], labels[drawn]
+
+
+def some_of_each(labels: np.ndarray) -> np.ndarray:
+    """Which of n pixels are kept: of each class at most MOST, from all over."""
+    kept = np.ones(len(labels), bool)
+    for c, count in zip(*np.unique(labels, return_counts=True), strict=True):
+        if count > MOST:
+            of_class = np.flatnonzero(labels == c)
+            kept[of_class] = False
+            kept[of_class[np.linspace(0, count - 1, MOST).astype(int)]] = True
+    return np.flatnonzero(kept)
 
 
 class Forest:
@@ -41,7 +55,9 @@ class Forest:
 
         self.classes = classes
         self.trees = ExtraTreesClassifier(TREES, min_samples_leaf=LEAF, class_weight="balanced", random_state=0)
-        self.trees.fit(*map(np.concatenate, zip(*drawn, strict=True)))
+        looks, labels = map(np.concatenate, zip(*drawn, strict=True))
+        kept = some_of_each(labels)
+        self.trees.fit(looks[kept], labels[kept])
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """(C, H, W) -> P (K, H, W) float32."""

@@ -58,9 +58,10 @@ class Likeness:
             self._forest = Forest(drawn, len(self.run.classes)) if len(classes) > 1 else None
         return self._forest
 
-    def settled(self) -> Settled:
-        """As it was last asked; nothing is read for it."""
-        return Settled(self._forest, self.say if self._forest else 0.0)
+    def settled(self, anew: bool = False) -> Settled:
+        """As it was last asked; or as it is now, for which what was drawn since is read."""
+        forest = self.forest if anew and self.say else self._forest
+        return Settled(forest, self.say if forest else 0.0)
 
     def _look(self, sample: Sample) -> Known:
         """As before where nothing has changed: features take a tenth of a second a slice."""

@@ -256,8 +256,10 @@ class Run:
 
     @property
     def late(self) -> bool:
-        """Whether so much time is gone before all strokes are spread that the rest is for learning."""
-        return self.minutes > 0 and self._ready is None and self.seconds > SPREADING * 60 * self.minutes
+        """Whether so much time is gone before all strokes are spread that the rest is for learning. A run that goes
+        on has to spread them again, and counts from there."""
+        spent, left = self.seconds - self._earlier, 60 * self.minutes - self._earlier
+        return self.minutes > 0 and self._ready is None and spent > SPREADING * left
 
     @property
     def all_taken(self) -> bool:
@@ -351,20 +353,25 @@ class Run:
         return case
 
     def taught(self, sample: Sample) -> Iterator[Teacher]:
-        """What its strokes say: of the slices that were drawn on, then of all; nothing where that is not wanted."""
-        if self.config.propagation:
-            self.unspread.discard(sample.name)
-            for teacher in propagating(sample, len(self.classes), lambda: self.cut_short(sample.name)):
-                teacher = knowing_absent(teacher, sample.absent)
-                self.parts[sample.name] = sample.part  # first: who sees the new teacher looks here
-                self.teachers[sample.name] = teacher.probabilities
-                yield teacher
+        """What its strokes say: of the slices that were drawn on, then of all; nothing where that is not wanted. What
+        was spread before stays where further strokes are stopped on their way."""
+        if not self.config.propagation:
+            return
+        first = sample.name not in self.teachers
+        self.unspread.discard(sample.name)
+        for teacher in propagating(sample, len(self.classes), lambda: self.cut_short(sample.name, first)):
+            if self._stopped and not first:
+                return
+            teacher = knowing_absent(teacher, sample.absent)
+            self.parts[sample.name] = sample.part  # first: who sees the new teacher looks here
+            self.teachers[sample.name] = teacher.probabilities
+            yield teacher
 
-    def cut_short(self, name: str) -> bool:
-        """Whether spreading its strokes ends here; that there is no time for it is noted."""
-        if self.late:
+    def cut_short(self, name: str, first: bool) -> bool:
+        """Whether spreading its strokes ends here; that there is no time for the first ones is noted."""
+        if late := first and self.late:
             self.unspread.add(name)
-        return self._stopped or self.late
+        return self._stopped or late
 
     # ---- along the way ----
 

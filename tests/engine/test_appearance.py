@@ -8,7 +8,7 @@ from scipy import ndimage as ndi
 from toys import disc, scribbled_disc
 
 from trainer.annotator import painted, scribble_slices, spread
-from trainer.appearance import Forest, drawn_pixels
+from trainer.appearance import Forest, drawn_pixels, features
 from trainer.propagation import first_looks, propagate
 from trainer.sample import IGNORE, Sample
 
@@ -54,6 +54,21 @@ def test_a_class_without_strokes_has_no_probability() -> None:
     P = Forest([drawn_pixels(image, strokes)], 3)(image)
     assert P.shape == (3, 40, 40) and (P[2] == 0).all()
     np.testing.assert_allclose(P.sum(0), 1, rtol=1e-5)
+
+
+def test_of_all_that_is_drawn_some_pixels_of_each_class_are_learnt_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a whole prediction was accepted; a short stroke is kept as it is."""
+    monkeypatch.setattr("trainer.appearance.MOST", 50)
+    image, truth = disc()
+    strokes = np.where(truth, 1, 0).astype(np.uint8)
+    strokes[0, :7] = 2
+    looks, labels = drawn_pixels(image[None], strokes)
+    assert np.bincount(labels).tolist() == [50, 50, 7] and len(looks) == 107
+    rows = np.flatnonzero(np.isin(features(image[None]).reshape(1600, -1), looks[labels == 0]).all(1)) // 40
+    assert rows.min() < 3 and rows.max() > 36  # from all over
+    forest = Forest([(looks, labels)] * 3, 3)
+    assert forest.trees.estimators_[0].tree_.n_node_samples[0] == 50 + 50 + 21
+    assert (forest(image[None])[1] > 0.5).sum() == pytest.approx(truth.sum(), rel=0.05)
 
 
 def test_large_images_keep_their_small_objects(monkeypatch: pytest.MonkeyPatch) -> None:

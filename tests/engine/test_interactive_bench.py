@@ -44,6 +44,27 @@ def always(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contestants, "LOOKS", (0.0,))
 
 
+def test_one_job_that_fails_leaves_the_curves_of_the_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    jobs = [(Job("tuning", "fill-in", "em", 3, 1.0, 0, (), [], []), name) for name in ("forest", "pce", "unet")]
+
+    def measuring(job: Job, name: str) -> list[dict]:
+        if name == "pce":
+            raise ZeroDivisionError("no pixels")
+        return [entry(name, [[1.0, 1.0, 0.5]])]
+
+    monkeypatch.setattr(interactive, "measured", measuring)
+    monkeypatch.setattr(interactive, "missing", lambda *_: jobs)
+    monkeypatch.setattr(interactive, "warm_up", lambda: None)
+    file = tmp_path / "some.json"
+    monkeypatch.setattr("sys.argv", ["interactive", "--out", str(file)])
+    with pytest.raises(SystemExit, match="1 failed; --resume"):
+        interactive.main()
+    assert [each["contestant"] for each in json.loads(file.read_text())["entries"]] == ["forest", "unet"]
+    assert "em budget 3 : pce failed: ZeroDivisionError: no pixels" in capsys.readouterr().out
+
+
 # ---- images and strokes ----
 
 

@@ -23,6 +23,7 @@ def test_an_image_without_strokes_is_told_by_the_looks_of_those_on_another(drawn
     other = 3 * image[None] + 700  # exposed otherwise
     likeness = Likeness(Run([drawn], QUICK, CLASSES))
     assert likeness.say == 1 and likeness.settled() == (None, 0)  # nobody has asked yet
+    assert likeness.settled(anew=True).forest is likeness.forest
     P = with_likeness(unsure(truth.shape), other, other, likeness)
     assert likeness.settled() == (likeness.forest, 1)
     assert P.shape == (2, 40, 40) and np.allclose(P.sum(0), 1) and (P.argmax(0) == truth).mean() > 0.97

@@ -126,6 +126,29 @@ def test_a_budget_that_spreading_would_use_up_still_teaches() -> None:
     assert trained(Run([scribbled_disc()], QUICK, CLASSES)).shortfall == ""
 
 
+def test_what_was_spread_stays_where_further_strokes_are_stopped_on_their_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, quick = Run([scribbled_disc()], dataclasses.replace(QUICK, iterations=1000), CLASSES), trainer.run.propagating
+    for progress in run:
+        if progress.iteration == 2:
+            before, sample = run.teachers["disc"], scribbled_disc()
+            monkeypatch.setattr("trainer.run.propagating", lambda *all: run.stop() or quick(*all))
+            sample.target[20, 20:30] = 1
+            run.update([sample])
+    assert run.iteration < 1000 and run.teachers["disc"] is before
+
+
+def test_further_strokes_are_spread_although_others_have_no_time_for_it() -> None:
+    config = dataclasses.replace(QUICK, iterations=None, minutes=1.0)
+    run = Run([scribbled_disc(), scribbled_disc("second", seed=1)], config, CLASSES)
+    run.begin()
+    list(run.taught(run.samples[0]))
+    run._earlier = 45.0  # of the minute: most of it is gone, none of what this process has of it
+    assert not run.late
+    run._earlier, run.started = 0.0, run.started - 45
+    assert run.late and run.cut_short("second", first=True) and not run.cut_short("disc", first=False)
+    assert run.unspread == {"second"}
+
+
 def test_new_strokes_enter_a_running_training() -> None:
     run = Run([scribbled_disc()], QUICK, CLASSES)
     for progress in run:

@@ -479,6 +479,27 @@ def test_an_image_without_strokes_that_is_closed_while_it_trains_is_not_missed(
     close(viewer, widget)
 
 
+def test_an_image_beside_that_is_too_large_or_cannot_be_read_leaves_the_others(
+    make_napari_viewer: Callable[..., Viewer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("napari_scribblemamba._widget.ROOM", 2000)  # bytes: too few for two, which comes first
+    viewer = make_napari_viewer(show=True)
+    widget = two_drawn(viewer, tmp_path / "both", second=False)
+    viewer.add_image(disc_image()[:16, :16], name="three")
+    widget.gallery.list()
+    widget.list._add.click()
+    jump(viewer, widget, 0)
+    _, samples, _ = widget._drawn_samples()
+    assert [sample.name for sample in widget._beside(samples).values()] == ["three"]
+
+    def gone(*_: object, **__: object) -> None:
+        raise OSError("the drive is gone")
+
+    monkeypatch.setattr("napari_scribblemamba._layers.sample_from_layers", gone)
+    assert not widget._beside(samples)
+    close(viewer, widget)
+
+
 def test_a_prediction_of_an_image_put_aside_shows_with_it(
     make_napari_viewer: Callable[..., Viewer], tmp_path: Path
 ) -> None:

@@ -429,6 +429,71 @@ def test_an_error_leaves_what_was_learnt() -> None:
     assert any(isinstance(event, FloatingPointError) for event in said)
 
 
+class BreaksAtOnce(FakeRun):
+    """As where the memory of a GPU does not suffice."""
+
+    def __iter__(self):
+        yield FakeProgress(0, stage="propagation")
+        raise RuntimeError("out of memory")
+
+
+class StopsAtOnce(FakeRun):
+    def __iter__(self):
+        yield FakeProgress(0, stage="propagation")
+
+
+@pytest.mark.parametrize("run", [BreaksAtOnce, StopsAtOnce])
+def test_a_training_that_learnt_nothing_leaves_the_model_with_what_is_shown_beside_it(run: type[FakeRun]) -> None:
+    session, said = make_session(make_run=lambda *all: runs.pop(0)(*all))
+    runs = [FakeRun, run]
+    other = replace(disc_sample(name="other"), target=np.full((32, 32), IGNORE, np.uint8))
+    session.train([disc_sample()], CLASSES, CONFIG, beside=[other])
+    session.predict([disc_sample(), other])
+    before = [each.source for each in predictions(said)[-2:]]
+    assert before == ["2 networks and propagated strokes", "2 networks and what looks like the strokes"]
+    session.train([disc_sample()], CLASSES, CONFIG, beside=[other])
+    session.predict([disc_sample(), other])
+    assert [each.source for each in predictions(said)[-2:]] == before and session._likeness.say == 1 - 3 / 400
+
+
+def test_an_image_beside_that_cannot_be_predicted_is_told_once_and_the_training_goes_on() -> None:
+    class Particular(FakeModel):
+        def prepared(self, image: np.ndarray, name: str, spacing: object = None) -> np.ndarray:
+            if np.isnan(image).any():
+                raise ValueError(f"{name} has pixels that are no numbers")
+            return super().prepared(image, name, spacing)
+
+    class Long(FakeRun):
+        def __init__(self, *all: object) -> None:
+            super().__init__(*all)
+            self.model = Particular()
+
+    session, said = make_session(make_run=Long)
+    drawn, bad = disc_sample(), disc_sample(depth=3, name="bad")
+    bad = replace(bad, image=np.full_like(bad.image, np.nan), target=np.full_like(bad.target, IGNORE))
+    session.visible = ("bad", 1)
+    session.train([drawn], CLASSES, replace(CONFIG, iterations=9), beside=[bad])
+    assert len([e for e in said if isinstance(e, ValueError)]) == 2  # while it trains, and when all is predicted
+    assert isinstance(session.model, Particular) and predictions(said)[-1].image == "disc"
+    with_both = len(said)
+    session.predict([bad])
+    assert "'bad' has pixels that are no numbers" in str(said[with_both:][-1])
+
+
+def test_strokes_that_cannot_be_used_do_not_end_a_training_that_is_about_to_begin() -> None:
+    class Refuses(FakeRun):
+        def update(self, samples: Sequence[Sample]) -> None:
+            raise ValueError("no strokes of class 1")
+
+    later = Later()
+    session, said = make_session(later, Refuses)
+    session.train([disc_sample()], CLASSES, CONFIG)
+    session.update([disc_sample(name="without")])
+    later.finish()
+    assert "no strokes of class 1" in [str(e) for e in said if isinstance(e, ValueError)]
+    assert isinstance(session.model, FakeModel)
+
+
 def test_a_run_closed_before_its_thread_began_does_not_train() -> None:
     later = Later()
     session, said = make_session(later)
