@@ -258,8 +258,9 @@ class Run:
     def late(self) -> bool:
         """Whether so much time is gone before all strokes are spread that the rest is for learning. A run that goes
         on has to spread them again, and counts from there."""
-        spent, left = self.seconds - self._earlier, 60 * self.minutes - self._earlier
-        return self.minutes > 0 and self._ready is None and spent > SPREADING * left
+        if not self.minutes or self._ready is not None:
+            return False
+        return self.seconds - self._earlier > SPREADING * (60 * self.minutes - self._earlier)
 
     @property
     def all_taken(self) -> bool:
