@@ -126,7 +126,7 @@ def transferring(config: Config, work: Work) -> list[Look]:
 
 
 def look_elsewhere(run: Run, likeness: Likeness, watch: Watch) -> Look:
-    snapshot, seen = copy.deepcopy(run.model), Settled(likeness.forest, likeness.say)
+    snapshot, seen = copy.deepcopy(run.model), likeness.settled(anew=True)
     return Look(*watch(), partial(predicted_and_shown, snapshot, seen))
 
 

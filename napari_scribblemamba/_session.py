@@ -364,9 +364,8 @@ class Session:
         else what belongs to the model before it comes back."""
         from trainer.likeness import Likeness  # imports torch: only here, in the background
 
-        before = self._teachers, self._parts, self._likeness
-        self._teachers, self._parts, self._likeness = run.teachers, run.parts, Likeness(run)
-        likeness = self._likeness
+        before, likeness = (self._teachers, self._parts, self._likeness), Likeness(run)
+        self._teachers, self._parts, self._likeness = run.teachers, run.parts, likeness
         try:
             yield
         finally:

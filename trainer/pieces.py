@@ -14,13 +14,15 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage as ndi
 
-TOUCHING = np.ones((3, 3), bool)  # pixels of one stroke, by a corner too
+from trainer.referee import strokes_of
+
 AS_LARGE = 4  # times larger or smaller
 
 
 def stroke_counts(strokes: np.ndarray, classes: Sequence[int]) -> list[int]:
     """n of each class; strokes (H, W)."""
-    return [ndi.label(strokes == c, TOUCHING)[1] for c in classes]
+    labels = [stroke.label for stroke in strokes_of(strokes)]
+    return [labels.count(c) for c in classes]
 
 
 def without_others(P: np.ndarray, strokes: np.ndarray, counts: Sequence[int]) -> np.ndarray:
@@ -30,14 +32,14 @@ def without_others(P: np.ndarray, strokes: np.ndarray, counts: Sequence[int]) ->
     are those of the likeliest class at each pixel; a bridge of two pixels does not join them.
     """
     best, doubt = P.argmax(0), np.ones_like(P)
-    for c, n in enumerate(counts):
+    for c in [c for c, n in enumerate(counts) if n > 1]:
         drawn = strokes == c
         pieces, _ = ndi.label(ndi.binary_erosion(best == c) | drawn)
         touched = np.unique(pieces[drawn])
-        if n > 1 and len(touched) == 1:
+        if len(touched) == 1:
             nearest = ndi.distance_transform_edt(pieces == 0, return_distances=False, return_indices=True)
             others = pieces[tuple(nearest)] != touched
-            doubt[c][others] = accident(np.bincount(pieces.ravel())[1:], touched[0] - 1) ** (n - 1)
+            doubt[c][others] = accident(np.bincount(pieces.ravel())[1:], touched[0] - 1) ** (counts[c] - 1)
     P = doubt * P
     return P / P.sum(0).clip(1e-6)
 
